@@ -1,0 +1,14 @@
+//! The data plane: one request's way from a caller to a registry and back, on one core.
+//!
+//! Start reading at `exchange`. Modules stand in the order in which a request meets them.
+
+pub mod vocabulary;
+pub mod snapshot;
+pub mod limits;
+pub mod error;
+pub mod counters;
+mod mailbox;
+mod worker;
+
+pub use mailbox::{Postbox, Question};
+pub use worker::{Dataplane, IoMode, Settings};

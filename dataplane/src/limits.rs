@@ -1,0 +1,73 @@
+//! Every bound of the data plane, named, in one struct.
+//!
+//! No `Default`: whoever starts the data plane chooses (`controlplane/src/config.rs` holds the
+//! numbers in sight, with their reasons). Sizes are bytes; waits are [`Duration`]s.
+
+use std::time::Duration;
+
+/// The bounds. Exceeding one is an answer to one caller, never a loss for another.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A message's head: request or status line and fields. Beyond it 431, or 502 from a registry.
+    pub head_bytes_max: usize,
+    /// Fields in one head.
+    pub head_fields_max: usize,
+    /// The request-target. Beyond it 414.
+    pub target_bytes_max: usize,
+    /// From the first byte of a request's head to its last.
+    pub head_wait: Duration,
+    /// A kept-alive connection without a request. Longer than Go's own 90 s, so that the client
+    /// closes first and never races with our FIN.
+    pub idle_caller_wait: Duration,
+    /// A body of which no byte moves.
+    pub body_progress_wait: Duration,
+    /// From an upload's last byte to the registry's answer: it may hash and copy gigabytes.
+    pub upload_answer_wait: Duration,
+    /// From a bodiless request to the head of the registry's answer.
+    pub answer_wait: Duration,
+    /// Connecting to one address of a registry.
+    pub connect_wait: Duration,
+    /// Connecting to a registry, over all its addresses, TLS included.
+    pub connect_total_wait: Duration,
+    /// A TLS handshake.
+    pub handshake_wait: Duration,
+    /// A name's resolution.
+    pub resolve_wait: Duration,
+    /// How long a resolved address serves new connections before the name is asked for again.
+    pub resolve_age_max: Duration,
+    /// How long the last good addresses serve while the resolver fails.
+    pub resolve_stale_max: Duration,
+    /// An unused connection to a registry: below the keep-alive of the proxies in front of Harbor.
+    pub idle_registry_wait: Duration,
+    /// Unused connections kept per connector and core.
+    pub idle_registry_max: usize,
+    /// After an early answer: how long the rest of the caller's body is read and dropped …
+    pub linger_wait: Duration,
+    /// … and how much of it.
+    pub linger_bytes_max: u64,
+    /// A manifest's body. Beyond it 413.
+    pub manifest_bytes_max: u64,
+    /// An error body of the registry that is read to be replaced.
+    pub error_body_bytes_max: usize,
+    /// Interim (1xx) answers of a registry before it is given up.
+    pub interim_answers_max: usize,
+    /// Callers' connections over all cores; beyond it none is accepted until one ends.
+    pub connections_max: usize,
+    /// A caller's token.
+    pub token_bytes_max: usize,
+    /// How long a verdict "allowed" is remembered.
+    pub verdict_age_max: Duration,
+    /// How long a verdict "denied" is remembered, so that a new right works quickly.
+    pub denial_age_max: Duration,
+    /// How long a verdict "unauthenticated" is remembered.
+    pub rejection_age_max: Duration,
+    /// Verdicts remembered per core.
+    pub verdicts_max: usize,
+    /// How long a request waits for a verdict. Beyond it 503.
+    pub verdict_wait: Duration,
+    /// The buffer one direction of one body is copied through.
+    pub body_buffer_bytes: usize,
+    /// A body at least this long, or of unknown length, is a long transfer: it counts when
+    /// transfers are spread over the cores.
+    pub long_transfer_bytes: u64,
+}

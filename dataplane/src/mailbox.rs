@@ -1,0 +1,97 @@
+//! How other threads reach a core: a queue and a doorbell.
+//!
+//! A core's tasks are woken only by their own thread: monoio 0.2.4 changes a task's state with
+//! plain loads and stores, so a waker that fires elsewhere would race. Other threads therefore put
+//! [`Mail`] into the core's queue and ring the doorbell, a socket on which one task of the core
+//! waits; that task hands the mail to whoever waits for it.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+use crate::vocabulary::{ConnectorRef, Secret, Verdict};
+
+/// What a core is told.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// A caller's connection to serve, with what was already read from it.
+    Connection(Handover),
+    /// The answer to question `number`.
+    Verdict(u64, Verdict),
+    /// The addresses that name look-up `number` found.
+    Addresses(u64, io::Result<Vec<SocketAddr>>),
+    /// Finish what runs, keep no connection alive.
+    Drain,
+}
+
+/// A caller's connection on its way to a core.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    /// The socket, already non-blocking.
+    pub(crate) socket: TcpStream,
+    /// The caller's address, for the log.
+    pub(crate) peer: SocketAddr,
+    /// Bytes another core read before it handed the connection over: a request's head, with a
+    /// token in it.
+    pub(crate) already_read: Option<Secret>,
+    /// Whether the sender has already counted the long transfer that is about to start here.
+    pub(crate) transfer_claimed: bool,
+}
+
+/// The sending end of a core's mailbox.
+#[derive(Clone, Debug)]
+pub struct Postbox {
+    queue: Sender<Mail>,
+    doorbell: Arc<UnixStream>,
+}
+
+impl Postbox {
+    /// Delivers. The queue needs no bound of its own: every verdict and address answers a question
+    /// that took a place in a bounded queue, and connections are bounded by `connections_max`.
+    pub(crate) fn send(&self, mail: Mail) {
+        if self.queue.send(mail).is_ok() {
+            // A full doorbell is one that already rings.
+            let _ = (&*self.doorbell).write(&[1]);
+        }
+    }
+}
+
+/// The receiving end; only the core itself holds it.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// What has arrived.
+    pub(crate) queue: Receiver<Mail>,
+    /// Readable when something has.
+    pub(crate) doorbell: UnixStream,
+}
+
+/// A mailbox: the end for others, the end for the core.
+pub(crate) fn mailbox() -> io::Result<(Postbox, Inbox)> {
+    let (ring, doorbell) = UnixStream::pair()?;
+    ring.set_nonblocking(true)?;
+    doorbell.set_nonblocking(true)?;
+    let (sender, queue) = unbounded();
+    Ok((Postbox { queue: sender, doorbell: Arc::new(ring) }, Inbox { queue, doorbell }))
+}
+
+/// May the bearer of this token use this connector? Seam 2: asked by a core over a bounded channel,
+/// answered by the control plane.
+#[derive(Debug)]
+pub struct Question {
+    /// The token as the caller sent it.
+    pub token: Secret,
+    /// The connector, or `None` when only the token itself is in question (the bare `/v2/`).
+    pub connector: Option<ConnectorRef>,
+    pub(crate) number: u64,
+    pub(crate) postbox: Postbox,
+}
+
+impl Question {
+    /// Answers. A question that is dropped instead is answered by the asking core's deadline.
+    pub fn answer(self, verdict: Verdict) {
+        self.postbox.send(Mail::Verdict(self.number, verdict));
+    }
+}

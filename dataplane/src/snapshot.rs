@@ -1,0 +1,110 @@
+//! What the data plane knows at one moment: immutable, replaced whole, looked up in O(1).
+//!
+//! The control plane [`Publisher::publish`]es; each core holds one [`Reader`]. Seam 1 of the two
+//! planes: one way, the latest wins, no reader ever waits for a writer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::vocabulary::{Connector, ConnectorRef};
+
+/// Everything a request can be routed by.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    connectors: HashMap<ConnectorRef, Arc<Connector>>,
+    rights: u64,
+}
+
+impl Snapshot {
+    /// A snapshot of these connectors. `rights` is a number that differs from the previous
+    /// snapshot's whenever the answer to "may this token use this connector" may differ for a
+    /// reason the snapshot itself does not show: verdicts remembered under another number are
+    /// asked again. A source whose rights are reviewed elsewhere (the cluster's) keeps it constant.
+    pub fn new(connectors: impl IntoIterator<Item = Connector>, rights: u64) -> Self {
+        let connectors = connectors
+            .into_iter()
+            .map(|connector| (connector.reference.clone(), Arc::new(connector)))
+            .collect();
+        Self { connectors, rights }
+    }
+
+    /// The connector of that name, if there is one.
+    pub fn connector(&self, reference: &ConnectorRef) -> Option<&Arc<Connector>> {
+        self.connectors.get(reference)
+    }
+
+    /// All connectors, in no order.
+    pub fn connectors(&self) -> impl Iterator<Item = &Arc<Connector>> {
+        self.connectors.values()
+    }
+
+    /// How many connectors there are.
+    pub fn len(&self) -> usize {
+        self.connectors.len()
+    }
+
+    /// Whether there is no connector at all.
+    pub fn is_empty(&self) -> bool {
+        self.connectors.is_empty()
+    }
+
+    /// Under which rights verdicts were given; see [`Snapshot::new`].
+    pub fn rights(&self) -> u64 {
+        self.rights
+    }
+}
+
+/// The writing end: one per process, shared by reference.
+#[derive(Clone, Debug, Default)]
+pub struct Publisher(Arc<ArcSwap<Snapshot>>);
+
+impl Publisher {
+    /// A publisher whose current snapshot is empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces the snapshot for every reader; bodies in flight keep what they started with.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.0.store(Arc::new(snapshot));
+    }
+
+    /// The current snapshot.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// A reading end for one core.
+    pub fn reader(&self) -> Reader {
+        Reader(Cache::new(Arc::clone(&self.0)))
+    }
+}
+
+/// The reading end of one core. It holds on to a snapshot until it next looks, so the core looks
+/// on a slow tick as well: a revoked password must not live on in an idle core.
+#[derive(Clone, Debug)]
+pub struct Reader(Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>);
+
+impl Reader {
+    /// The newest snapshot; one pointer comparison when nothing changed.
+    pub fn current(&mut self) -> &Arc<Snapshot> {
+        self.0.load()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_lets_the_old_snapshot_go_when_it_looks() {
+        let publisher = Publisher::new();
+        let mut reader = publisher.reader();
+        let old = Arc::downgrade(reader.current());
+        publisher.publish(Snapshot::new([], 1));
+        assert_eq!(reader.current().rights(), 1);
+        assert!(old.upgrade().is_none(), "the old snapshot, and the passwords in it, are gone");
+    }
+}
