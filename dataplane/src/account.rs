@@ -99,7 +99,7 @@ impl Record {
 
     fn log(&self, fault: Fault, stage: Stage, why: &str) {
         let text = |value: &Option<Box<str>>| value.clone().unwrap_or_default();
-        let millis = |at: Option<Duration>| at.map(|at| at.as_secs_f64() * 1e3);
+        let millis = |at: Duration| (at.as_secs_f64() * 1e6).round() / 1e3;
         tracing::info!(
             target: "access",
             connector = self.connector.as_ref().map(tracing::field::display),
@@ -114,10 +114,10 @@ impl Record {
             status = self.status,
             bytes_up = self.bytes_up,
             bytes_down = self.bytes_down,
-            allowed_ms = millis(self.allowed_after),
-            connected_ms = millis(self.connected_after),
-            answered_ms = millis(self.answered_after),
-            total_ms = self.started.elapsed().as_secs_f64() * 1e3,
+            allowed_ms = self.allowed_after.map(millis),
+            connected_ms = self.connected_after.map(millis),
+            answered_ms = self.answered_after.map(millis),
+            total_ms = millis(self.started.elapsed()),
             end = %format_args!("{}/{}", fault.as_str(), stage.as_str()),
             why,
             detail = &*text(&self.detail),

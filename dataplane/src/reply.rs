@@ -113,9 +113,8 @@ impl Answer {
     fn end(mut self, content_type: &str, body: &str, head_only: bool, close: bool) -> Vec<u8> {
         self.field("Content-Type", content_type);
         self.field("Content-Length", &body.len().to_string());
-        if close {
-            self.field("Connection", "close");
-        }
+        // Said either way: a caller that speaks HTTP/1.0 would otherwise wait for the close.
+        self.field("Connection", if close { "close" } else { "keep-alive" });
         self.0.push_str("\r\n");
         if !head_only {
             self.0.push_str(body);
