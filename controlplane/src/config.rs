@@ -177,8 +177,13 @@ pub struct Bounds {
     pub idle_registry_seconds: Duration,
 
     /// The largest manifest; registries themselves stop at 4 MiB.
-    #[arg(long, value_name = "BYTES", env = "HARBOR_CONNECTOR_MANIFEST_BYTES",
-        default_value = "8388608", hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "HARBOR_CONNECTOR_MANIFEST_BYTES",
+        default_value = "8388608",
+        hide_short_help = true
+    )]
     pub manifest_bytes: u64,
 
     /// Callers' connections at one time; by default what the limit on open files allows.
@@ -315,7 +320,8 @@ mod tests {
     fn every_flag_has_an_environment_variable_of_its_name() {
         let command = CommandLine::command();
         let proxy = command.find_subcommand("proxy").unwrap();
-        let named = proxy.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag.get_env())));
+        let named =
+            proxy.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag.get_env())));
         for (long, variable) in named.filter(|(long, _)| *long != "help") {
             let expected = format!("HARBOR_CONNECTOR_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(variable.and_then(|name| name.to_str()), Some(&*expected));

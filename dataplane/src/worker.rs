@@ -157,6 +157,8 @@ impl Dataplane {
     fn accept(&self, connections_max: usize) -> io::Result<()> {
         for (number, listener) in self.listeners.iter().enumerate() {
             let listener = Arc::clone(listener);
+            // The thread that accepts does nothing else: it waits in the call itself.
+            listener.set_nonblocking(false)?;
             let postboxes = Arc::clone(&self.postboxes);
             let counters = Arc::clone(&self.counters);
             thread::Builder::new().name(format!("accept-{number}")).spawn(move || {

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dataplane::counters::{AllCounters, BUCKETS_MS, Counter, Counters, Gauge, Histogram, Route};
 use dataplane::counters::STATUS_CLASSES;
+use dataplane::counters::{AllCounters, BUCKETS_MS, Counter, Counters, Gauge, Histogram, Route};
 use dataplane::error::{Fault, Stage};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
@@ -83,8 +83,7 @@ impl Collector for Exposed {
 impl Exposed {
     fn program(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("io", self.driver)];
-        let mut info =
-            page.0.encode_descriptor("build", "The program", None, MetricType::Info)?;
+        let mut info = page.0.encode_descriptor("build", "The program", None, MetricType::Info)?;
         info.encode_info(&labels)?;
         page.gauge("cores", "Cores that serve", self.counters.len() as u64)?;
         let dropped = self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines);
@@ -118,15 +117,15 @@ impl Exposed {
             rows.zip(core.ends()).for_each(|(sum, (.., count))| *sum += count);
         }
         let routes = Route::ALL.iter().zip(&sums).flat_map(|(route, row)| {
-            row.iter().zip(STATUS).map(|(sum, class)| {
-                ([("route", route.as_str()), ("status", class)], *sum)
-            })
+            row.iter()
+                .zip(STATUS)
+                .map(|(sum, class)| ([("route", route.as_str()), ("status", class)], *sum))
         });
         page.counters("exchanges", "Requests that have come to their end", routes)?;
         let ends = Fault::ALL.iter().zip(&ends).flat_map(|(fault, row)| {
-            row.iter().zip(Stage::ALL).map(|(sum, stage)| {
-                ([("fault", fault.as_str()), ("stage", stage.as_str())], *sum)
-            })
+            row.iter()
+                .zip(Stage::ALL)
+                .map(|(sum, stage)| ([("fault", fault.as_str()), ("stage", stage.as_str())], *sum))
         });
         page.counters("exchange_ends", "Who ended requests, and in which stage", ends)?;
         page.counters(
@@ -140,16 +139,23 @@ impl Exposed {
     }
 
     fn connections(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        page.gauges("connections", "Callers' connections open", self.each(|core| &core.connections))?;
-        page.gauges("exchanges_in_flight", "Requests under way", self.each(|core| &core.in_flight))?;
+        page.gauges(
+            "connections",
+            "Callers' connections open",
+            self.each(|core| &core.connections),
+        )?;
+        page.gauges(
+            "exchanges_in_flight",
+            "Requests under way",
+            self.each(|core| &core.in_flight),
+        )?;
         page.gauges("transfers", "Long transfers under way", self.each(|core| &core.transfers))?;
         let accepted = self.counters.iter().enumerate();
         page.counters(
             "connections_accepted",
             "Callers' connections accepted",
-            accepted.map(|(core, found)| {
-                ([("core", core.to_string())], found.connections_total.get())
-            }),
+            accepted
+                .map(|(core, found)| ([("core", core.to_string())], found.connections_total.get())),
         )?;
         let handed_over = self.sum(|core| &core.handed_over);
         page.counter("connections_handed_over", "Connections moved to a freer core", handed_over)
@@ -157,8 +163,16 @@ impl Exposed {
 
     fn registries(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let sum = |of: fn(&Counters) -> &Counter| self.sum(of);
-        page.counter("registry_dials", "Connections to registries opened", sum(|core| &core.dials))?;
-        page.counter("registry_reuses", "Requests on an open connection", sum(|core| &core.reuses))?;
+        page.counter(
+            "registry_dials",
+            "Connections to registries opened",
+            sum(|core| &core.dials),
+        )?;
+        page.counter(
+            "registry_reuses",
+            "Requests on an open connection",
+            sum(|core| &core.reuses),
+        )?;
         page.counter(
             "registry_resends",
             "Requests sent again because a reused connection was dead",

@@ -94,9 +94,9 @@ fn plain_host(host: &str) -> Result<String, Refusal> {
     // What ends in a number is an IPv4 address to some parsers, in forms such as 0x7f.1 or
     // 2130706433 (WHATWG URL, "ends in a number"): only the form that all read alike may stand.
     let last = host.rsplit('.').next().unwrap_or_default();
-    let hexadecimal = last.strip_prefix("0x").is_some_and(|digits| {
-        digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    });
+    let hexadecimal = last
+        .strip_prefix("0x")
+        .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if hexadecimal || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())) {
         let address: Ipv4Addr = host.parse().map_err(|_| Refusal::Host)?;
         return Ok(address.to_string());

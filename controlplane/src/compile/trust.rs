@@ -22,7 +22,9 @@ pub fn system_trust() -> Trust {
     let anchors: Vec<Arc<[u8]>> =
         found.certs.iter().filter(|der| usable(der)).map(|der| Arc::from(der.as_ref())).collect();
     if anchors.is_empty() {
-        tracing::warn!("no system certificates: only registries with a CA of their own are trusted");
+        tracing::warn!(
+            "no system certificates: only registries with a CA of their own are trusted"
+        );
     }
     Trust { id: id(&anchors), anchors }
 }

@@ -91,7 +91,8 @@ fn add(
         return Err(Cause::TokenMissing);
     }
     let namespace = &found.named.namespace;
-    let caller = Caller { user: format!("system:serviceaccount:{namespace}:{name}").into(), pod: None };
+    let caller =
+        Caller { user: format!("system:serviceaccount:{namespace}:{name}").into(), pod: None };
     let account = Account {
         named: found.named.clone(),
         caller: Arc::new(caller),
@@ -102,15 +103,13 @@ fn add(
         ],
     };
     match tokens.entry(sum(token)) {
-        Entry::Occupied(taken)
-            if taken.get().caller != account.caller =>
-        {
+        Entry::Occupied(taken) if taken.get().caller != account.caller => {
             return Err(Cause::TokenShared(taken.get().named.clone()));
         }
         Entry::Occupied(_) => {}
         Entry::Vacant(place) => {
             place.insert(account);
-        },
+        }
     }
     Ok(())
 }

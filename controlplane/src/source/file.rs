@@ -243,7 +243,8 @@ mod tests {
         let first = folder.texts().unwrap();
         let (report, reports) = mpsc::channel();
         thread::spawn(move || watch(&folder, &first, |change| drop(report.send(change))));
-        for (name, text) in [("a.yaml", secret("t")), ("b.yaml", secret("u")), ("a.yaml", "[".into())]
+        for (name, text) in
+            [("a.yaml", secret("t")), ("b.yaml", secret("u")), ("a.yaml", "[".into())]
         {
             let started = Instant::now();
             fs::write(directory.path().join(name), text).unwrap();

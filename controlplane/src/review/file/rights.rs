@@ -107,8 +107,7 @@ fn grant<T>(
         problems.push(Problem::at(binding, Cause::RoleNotFound(role)));
         return None;
     };
-    let mut grant =
-        Grant { users: HashSet::new(), groups: HashSet::new(), names: names.clone()? };
+    let mut grant = Grant { users: HashSet::new(), groups: HashSet::new(), names: names.clone()? };
     for subject in subjects.unwrap_or_default() {
         let name = subject.name.clone();
         let _ = match subject.kind.as_str() {
