@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
+use crate::framing::{Body, FIELDS_MAX, Fields};
 use crate::memory::Pages;
-use crate::wire::{Body, FIELDS_MAX, Fields, Take, Wire, malformed};
+use crate::wire::{Take, Wire, malformed};
 
 /// Somebody who asks one address, always with the same credential.
 pub(crate) struct Caller {

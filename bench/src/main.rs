@@ -7,10 +7,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-mod caller;
-mod memory;
 mod registry;
+mod demo;
+
+mod caller;
+mod framing;
 mod wire;
+mod memory;
 
 /// Load testing for people who run registries.
 #[derive(clap::Parser)]
@@ -24,11 +27,14 @@ struct Flags {
 enum Verb {
     /// Serve an OCI registry from memory.
     Registry(registry::Flags),
+    /// Push and pull a layer through the real proxy, and say what the registry saw.
+    Demo(demo::Flags),
 }
 
 fn main() -> ExitCode {
     let ended = match Flags::parse().verb {
         Verb::Registry(flags) => registry::run(flags),
+        Verb::Demo(flags) => demo::run(&flags),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

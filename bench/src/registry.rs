@@ -63,8 +63,8 @@ pub(crate) struct Settings {
     pub(crate) discard: bool,
     /// Whether new accounts are named on stderr.
     pub(crate) log_accounts: bool,
-    /// A text that no request should carry; requests that do are counted.
-    pub(crate) marker: Option<String>,
+    /// Texts that no request should carry; requests that do are counted.
+    pub(crate) markers: Vec<String>,
 }
 
 /// A registry that listens. It goes on until the process ends, whether or not this value lives.
@@ -105,7 +105,7 @@ pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
         login,
         discard,
         log_accounts,
-        marker: None,
+        markers: Vec::new(),
     })
     .with_context(|| format!("listening on {listen}"))?;
     println!(
@@ -128,7 +128,7 @@ impl Registry {
         let shared = Arc::new(Shared {
             store: Store::new(settings.discard)?,
             seal: Seal::new().map_err(|_| io::Error::other("no randomness"))?,
-            seen: Seen::new(settings.marker.clone()),
+            seen: Seen::new(settings.markers.clone()),
             settings,
         });
         let accepting = Arc::clone(&shared);

@@ -7,8 +7,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::store::Blob;
+use crate::framing::{Body, FIELDS_MAX, Fields};
 use crate::memory::Pages;
-use crate::wire::{Body, FIELDS_MAX, Fields, Take, Wire, malformed};
+use crate::wire::{Take, Wire, malformed};
 
 /// One request's head.
 pub(crate) struct Head {

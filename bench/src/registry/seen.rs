@@ -21,21 +21,21 @@ pub(crate) struct Account {
     pub(crate) refused: u64,
     /// Requests with an Authorization that is not Basic, a Proxy-Authorization or a Cookie.
     pub(crate) foreign: u64,
-    /// Requests that held the marker anywhere in their head, also inside Base64.
+    /// Requests that held a marker anywhere in their head, also inside Base64.
     pub(crate) marked: u64,
 }
 
 /// Counts requests as they arrive.
 pub(crate) struct Seen {
-    marker: Option<String>,
+    markers: Vec<String>,
     account: Mutex<Account>,
 }
 
 impl Seen {
-    /// Starts counting; `marker` is the text that must not appear.
-    pub(crate) fn new(marker: Option<String>) -> Self {
+    /// Starts counting; `markers` are texts that must not appear.
+    pub(crate) fn new(markers: Vec<String>) -> Self {
         Self {
-            marker,
+            markers,
             account: Mutex::default(),
         }
     }
@@ -55,10 +55,7 @@ impl Seen {
         let foreign = authorizations > usize::from(basic.is_some())
             || head.fields.first("proxy-authorization").is_some()
             || head.fields.first("cookie").is_some();
-        let marked = self
-            .marker
-            .as_ref()
-            .is_some_and(|marker| holds(head, marker));
+        let marked = self.markers.iter().any(|marker| holds(head, marker));
 
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
         account.requests += 1;

@@ -19,7 +19,7 @@ fn registry(discard: bool, marker: Option<&str>) -> Registry {
         login: Some((ROBOT.0.to_owned(), ROBOT.1.to_owned())),
         discard,
         log_accounts: false,
-        marker: marker.map(str::to_owned),
+        markers: marker.map(str::to_owned).into_iter().collect(),
     })
     .unwrap()
 }
