@@ -51,6 +51,8 @@ impl Proxy {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
+        // Nobody else has to notice first that this proxy goes away, so it need not wait for that.
+        command.env("HARBOR_CONNECTOR_DRAIN_GRACE_SECONDS", "0");
         // A group of its own: Ctrl-C reaches this program alone, which then ends the proxy.
         command.process_group(0);
         let (id, stdout) = ending
