@@ -112,7 +112,7 @@ impl State {
         let mut leftovers = self.lock();
         leftovers.over = true;
         if let Some(child) = leftovers.child.take() {
-            end(child);
+            end(child, PATIENCE);
         }
         drop(leftovers.folder.take());
     }
@@ -120,12 +120,12 @@ impl State {
 
 /// Asks a process to end, insists after a while, and reaps it. Each step may find it gone already,
 /// which is what is wanted.
-fn end(mut child: Child) {
+fn end(mut child: Child, patience: Duration) {
     if let Ok(None) = child.try_wait() {
         let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     }
     let asked = Instant::now();
-    while asked.elapsed() < PATIENCE {
+    while asked.elapsed() < patience {
         if !matches!(child.try_wait(), Ok(None)) {
             return;
         }
@@ -137,15 +137,21 @@ fn end(mut child: Child) {
 
 /// What a shell reports for a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
-const PATIENCE: Duration = Duration::from_secs(3);
+/// More than the proxy's own default grace, so that it is killed only when it hangs.
+const PATIENCE: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::path::Path;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
+
+    fn gone(id: u32) -> bool {
+        !Path::new(&format!("/proc/{id}")).exists()
+    }
 
     #[test]
     fn an_adopted_process_and_folder_are_gone_when_the_ending_is_dropped() {
@@ -153,16 +159,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
         ending.keep(folder);
-        // The second shell is deaf to SIGTERM and has to be killed.
-        for script in ["exec sleep 60", "trap '' TERM; while :; do sleep 1; done"] {
-            let ending = Ending(Arc::default());
-            let start = || Command::new("sh").args(["-c", script]).spawn();
-            let id = ending.adopt(start, |child| child.id()).unwrap();
-            assert!(ending.child_ended().is_none());
-            drop(ending);
-            assert!(!Path::new(&format!("/proc/{id}")).exists());
-        }
+        let start = || Command::new("sleep").arg("60").spawn();
+        let id = ending.adopt(start, |child| child.id()).unwrap();
+        assert!(ending.child_ended().is_none());
         drop(ending);
-        assert!(!path.exists());
+        assert!(gone(id) && !path.exists());
+    }
+
+    #[test]
+    fn nothing_is_started_once_the_end_has_begun() {
+        let ending = Ending(Arc::default());
+        ending.clear();
+        let start = || panic!("started after the end");
+        assert!(ending.adopt(start, |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_process_that_ignores_the_request_to_end_is_killed_after_a_while() {
+        let script = "trap '' TERM; echo deaf; while :; do sleep 0.1; done";
+        let mut command = Command::new("sh");
+        let mut child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        // Only once it has said so is it deaf; before, the signal would simply end it.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+        let (id, patience, asked) = (child.id(), Duration::from_millis(300), Instant::now());
+        end(child, patience);
+        assert!(gone(id) && asked.elapsed() >= patience);
     }
 }

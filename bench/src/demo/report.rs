@@ -81,10 +81,15 @@ impl Findings {
             let speed = size / took.as_secs_f64().max(1e-9);
             line(format!("  {what} of {size:<7.3} GiB{:>19.2}   {:>9.3}", speed, cpu / size));
         }
-        line(format!(
-            "  (CPU: of the proxy's process; it ran on {}, {} cores)",
-            self.io, self.cores
-        ));
+        line(format!("  The proxy ran on {}, {} cores.", self.io, self.cores));
+        line(
+            "  GiB/s: caller, proxy and registry share this machine, and the registry hashes and"
+                .to_owned(),
+        );
+        line(
+            "  stores what is pushed, the caller hashes what is pulled; CPU is the proxy's own."
+                .to_owned(),
+        );
         line("\nWho is turned away".to_owned());
         for (who, _, status, words) in &self.refusals {
             line(format!("  {who:<24} {status} {words}"));
@@ -126,7 +131,7 @@ mod tests {
             "sha256:00  equal\n",
             "2.00       0.160\n",
             "1.00       0.170\n",
-            "it ran on epoll, 2 cores",
+            "The proxy ran on epoll, 2 cores.",
             "a wrong token            401 UNAUTHORIZED: x\n",
         ] {
             assert!(table.contains(part), "{part:?} is not in {table}");

@@ -254,5 +254,5 @@ pub(crate) fn spelled(algorithm: &str, bytes: &[u8]) -> String {
 }
 
 const NOISE_BYTES: u64 = 8 << 20;
-const NOISE_SEED: u64 = 0x6e6f_6973_65;
+const NOISE_SEED: u64 = 0x006e_6f69_7365;
 const REREAD_BYTES: usize = 1 << 20;

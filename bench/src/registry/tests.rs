@@ -80,11 +80,15 @@ fn code(body: &[u8]) -> String {
 }
 
 fn image(config: &str, layer: &str) -> Value {
+    let descriptor = |kind: &str, digest: &str, size: u64| {
+        let kind = format!("application/vnd.oci.image.{kind}");
+        json!({ "mediaType": kind, "digest": digest, "size": size })
+    };
     json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2 },
-        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": 5 }],
+        "config": descriptor("config.v1+json", config, 2),
+        "layers": [descriptor("layer.v1.tar", layer, 5)],
     })
 }
 
