@@ -21,7 +21,7 @@ use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
 use crate::bridge;
 use crate::config::ProxyFlags;
-use crate::source::file::{self, Folder, Texts};
+use crate::source::file::{self, Folder, Seen};
 use crate::source::manifest::Unreadable;
 use crate::telemetry::Telemetry;
 
@@ -59,12 +59,18 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         tracing::error!("the manifests cannot be read: mend them and start again");
         return Ok(false);
     }
-    let listeners: Vec<TcpListener> =
-        flags.listen.iter().map(|address| listen(*address)).collect::<Result<_, Error>>()?;
+    let listeners: Vec<TcpListener> = flags
+        .listen
+        .iter()
+        .map(|address| listen(*address))
+        .collect::<Result<_, Error>>()?;
     let admin = listen(flags.admin)?;
     let (questions, asked) = bridge::channel();
     bridge::answer(asked, publication.table())?;
-    let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+    let listen = listeners
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<io::Result<_>>()?;
     let admin_address = admin.local_addr()?;
     let dataplane = Dataplane::start(Settings {
         listeners,
@@ -78,7 +84,9 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
     })
     .map_err(Error::Dataplane)?;
     let connectors = publication.snapshots().current().len();
-    follow(folder, texts, publication)?;
+    let seen = Seen::of(Ok(&texts));
+    drop(texts);
+    follow(folder, seen, publication)?;
     let metrics = Metrics::new(Exposed {
         status: Arc::clone(&status),
         counters: dataplane.counters(),
@@ -115,10 +123,10 @@ fn control_runtime() -> io::Result<Runtime> {
 }
 
 /// Publishes every change of the folder, on a thread of its own.
-fn follow(folder: Folder, first: Texts, mut publication: Publication) -> io::Result<()> {
+fn follow(folder: Folder, seen: Seen, mut publication: Publication) -> io::Result<()> {
     let name = thread::Builder::new().name("source".to_owned());
     name.spawn(move || {
-        file::watch(&folder, &first, move |change| {
+        file::watch(&folder, seen, move |change| {
             publication.update(change.as_ref());
         });
     })?;
@@ -136,7 +144,13 @@ struct Announcement {
 
 /// Prints the line. Nobody may be reading, and that is no reason not to serve.
 fn announce(serving: &Announcement) {
-    let Announcement { listen, admin, io, cores, connectors } = serving;
+    let Announcement {
+        listen,
+        admin,
+        io,
+        cores,
+        connectors,
+    } = serving;
     let first = listen.first().map(ToString::to_string).unwrap_or_default();
     // Written by hand for the order of its fields; addresses and numbers need no escaping.
     let line = format!(

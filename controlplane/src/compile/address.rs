@@ -45,7 +45,10 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
         "https" => Scheme::Https,
         _ => return Err(Refusal::Scheme),
     };
-    if rest.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'\\') {
+    if rest
+        .bytes()
+        .any(|byte| !byte.is_ascii_graphic() || byte == b'\\')
+    {
         return Err(Refusal::Character);
     }
     if rest.contains(['?', '#']) {
@@ -63,7 +66,14 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
         Some(port) => number(port)?,
         None => scheme.default_port(),
     };
-    Ok((Origin { scheme, host: host.into(), port }, base_path(path)?))
+    Ok((
+        Origin {
+            scheme,
+            host: host.into(),
+            port,
+        },
+        base_path(path)?,
+    ))
 }
 
 /// Splits the authority, and brings the host into its one form.
@@ -94,9 +104,9 @@ fn plain_host(host: &str) -> Result<String, Refusal> {
     // What ends in a number is an IPv4 address to some parsers, in forms such as 0x7f.1 or
     // 2130706433 (WHATWG URL, "ends in a number"): only the form that all read alike may stand.
     let last = host.rsplit('.').next().unwrap_or_default();
-    let hexadecimal = last.strip_prefix("0x").is_some_and(|digits| {
-        digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    });
+    let hexadecimal = last
+        .strip_prefix("0x")
+        .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if hexadecimal || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())) {
         let address: Ipv4Addr = host.parse().map_err(|_| Refusal::Host)?;
         return Ok(address.to_string());
@@ -118,10 +128,10 @@ fn number(port: &str) -> Result<u16, Refusal> {
 
 /// The path after the first slash, without a trailing slash, as a base path.
 fn base_path(path: &str) -> Result<String, Refusal> {
-    let path = path.strip_suffix('/').unwrap_or(path);
     if path.is_empty() {
         return Ok(String::new());
     }
+    let path = path.strip_suffix('/').unwrap_or(path);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
     for segment in path.split('/') {
         if matches!(segment, "" | "." | "..") || !segment.bytes().all(plain) {
@@ -148,7 +158,10 @@ mod tests {
             ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
             ("http://[FD00:0::1]:81", "http://[fd00::1]:81"),
             ("https://[::1]", "https://[::1]"),
-            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+            (
+                "https://xn--bcher-kva.example",
+                "https://xn--bcher-kva.example",
+            ),
         ] {
             let (origin, path) = parse(address).unwrap_or_else(|why| panic!("{address}: {why}"));
             assert_eq!(format!("{origin} {path}").trim_end(), expected, "{address}");
@@ -203,7 +216,11 @@ mod tests {
             ("https://h/./a", Refusal::Path),
             ("https://h/a%2fb", Refusal::Path),
         ] {
-            assert_eq!(parse(address).map(|(origin, _)| origin), Err(why), "{address}");
+            assert_eq!(
+                parse(address).map(|(origin, _)| origin),
+                Err(why),
+                "{address}"
+            );
         }
         let long = format!("https://{}", vec!["a".repeat(60); 5].join("."));
         assert_eq!(parse(&long).map(|(origin, _)| origin), Err(Refusal::Host));

@@ -47,7 +47,11 @@ impl Table {
             }
         }
         let rights = Rights::new(objects, problems);
-        Self { tokens, connectors: connectors.into_iter().collect(), rights }
+        Self {
+            tokens,
+            connectors: connectors.into_iter().collect(),
+            rights,
+        }
     }
 
     /// How many tokens are known.
@@ -64,10 +68,16 @@ impl Table {
         };
         let allowed = connector.is_none_or(|connector| {
             self.connectors.contains(connector)
-                && self.rights.allow(&account.caller.user, &account.groups, connector)
+                && self
+                    .rights
+                    .allow(&account.caller.user, &account.groups, connector)
         });
         let caller = Arc::clone(&account.caller);
-        if allowed { Verdict::Allowed(caller) } else { Verdict::Denied(caller) }
+        if allowed {
+            Verdict::Allowed(caller)
+        } else {
+            Verdict::Denied(caller)
+        }
     }
 }
 
@@ -85,13 +95,20 @@ fn add(
         .and_then(|annotations| annotations.get("kubernetes.io/service-account.name"))
         .filter(|name| !name.is_empty())
         .ok_or(Cause::TokenNameless)?;
-    let token = found.object.values.get("token").ok_or(Cause::TokenMissing)?;
+    let token = found
+        .object
+        .values
+        .get("token")
+        .ok_or(Cause::TokenMissing)?;
     // A field value can hold neither, so such a token could never be presented.
     if token.is_empty() || token.iter().any(|byte| byte.is_ascii_whitespace()) {
         return Err(Cause::TokenMissing);
     }
     let namespace = &found.named.namespace;
-    let caller = Caller { user: format!("system:serviceaccount:{namespace}:{name}").into(), pod: None };
+    let caller = Caller {
+        user: format!("system:serviceaccount:{namespace}:{name}").into(),
+        pod: None,
+    };
     let account = Account {
         named: found.named.clone(),
         caller: Arc::new(caller),
@@ -102,15 +119,13 @@ fn add(
         ],
     };
     match tokens.entry(sum(token)) {
-        Entry::Occupied(taken)
-            if taken.get().caller != account.caller =>
-        {
+        Entry::Occupied(taken) if taken.get().caller != account.caller => {
             return Err(Cause::TokenShared(taken.get().named.clone()));
         }
         Entry::Occupied(_) => {}
         Entry::Vacant(place) => {
             place.insert(account);
-        },
+        }
     }
     Ok(())
 }

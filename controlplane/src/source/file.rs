@@ -1,7 +1,7 @@
 //! The same manifests as in a cluster, from a folder: read whole, and read again when it changes.
 //!
 //! A folder in, [`Objects`] out, or the reason why they cannot be read. The folder itself is
-//! watched and, because a notification can get lost, looked at every [`RESCAN`] as well. Hidden
+//! watched and, because a notification can get lost, looked at now and then as well. Hidden
 //! files and subfolders are passed over, which makes a mounted Secret or ConfigMap (files that are
 //! links into `..data`) work as it is. Nothing is ever written.
 
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
-use notify::{RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher as _};
 use ring::digest;
 use zeroize::Zeroizing;
 
@@ -38,7 +39,11 @@ impl Texts {
             .iter()
             .filter_map(|(file, text)| manifest::read(file, text, &mut objects).err())
             .collect();
-        if reasons.is_empty() { Ok(objects) } else { Err(reasons) }
+        if reasons.is_empty() {
+            Ok(objects)
+        } else {
+            Err(reasons)
+        }
     }
 }
 
@@ -66,7 +71,10 @@ impl Folder {
         let mut sum = digest::Context::new(&digest::SHA256);
         let mut files = Vec::with_capacity(names.len());
         for name in names {
-            let failed = |what: String| Unreadable::File { file: Arc::clone(&name), what };
+            let failed = |what: String| Unreadable::File {
+                file: Arc::clone(&name),
+                what,
+            };
             let path = self.0.join(&*name);
             let Some(text) = read_file(&path).map_err(|cause| failed(cause.to_string()))? else {
                 return Err(failed(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
@@ -79,13 +87,18 @@ impl Folder {
         }
         let mut whole = [0; digest::SHA256_OUTPUT_LEN];
         whole.copy_from_slice(sum.finish().as_ref());
-        Ok(Texts { files, digest: whole })
+        Ok(Texts {
+            files,
+            digest: whole,
+        })
     }
 }
 
 /// Whether a file of this name holds manifests.
 fn is_manifest(name: &str) -> bool {
-    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    let extension = Path::new(name)
+        .extension()
+        .and_then(|extension| extension.to_str());
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
@@ -105,40 +118,47 @@ fn read_file(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     }
     let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
     // A file that grows meanwhile is read again when it has settled.
-    fs::File::open(path)?.take(length as u64 + 1).read_to_end(&mut text)?;
+    fs::File::open(path)?
+        .take(length as u64 + 1)
+        .read_to_end(&mut text)?;
     Ok(Some(text))
 }
 
 /// What the watch reports: the folder's texts after a change, or why they cannot be read.
 pub type Change = Result<Texts, Unreadable>;
 
-/// Watches the folder and hands every change to `changed`, until the process ends. `first` is what
-/// was read last, so that a change between that reading and this call is not missed.
-pub fn watch(folder: &Folder, first: &Texts, mut changed: impl FnMut(Change)) {
+/// Watches the folder and hands every change to `changed`, until the process ends. `last` is what
+/// was seen last, so that a change between that reading and this call is not missed.
+pub fn watch(folder: &Folder, mut last: Seen, mut changed: impl FnMut(Change)) {
     let (ring, doorbell) = bounded(1);
-    let notice = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
+    let notice = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading is reported too, and must not make us read again.
+        if event.is_ok_and(|event| is_reading(event.kind)) {
+            return;
+        }
         // A bell that already rings need not be rung.
         let _ = ring.try_send(());
     })
     .and_then(|mut watcher| {
-        watcher.watch(&folder.0, RecursiveMode::NonRecursive).map(|()| watcher)
+        watcher
+            .watch(&folder.0, RecursiveMode::NonRecursive)
+            .map(|()| watcher)
     });
     if let Err(cause) = &notice {
-        tracing::warn!(%cause, "the folder cannot be watched: it is looked at every 2 s instead");
+        tracing::warn!(%cause, "the folder cannot be watched: it is looked at now and then instead");
     }
-    let mut last = Seen::of(&Ok(first));
     loop {
-        await_change(&doorbell);
         let mut now = folder.texts();
-        let mut seen = Seen::of(&now.as_ref());
+        let mut seen = Seen::of(now.as_ref());
         if seen == last {
+            await_change(&doorbell);
             continue;
         }
         // Whoever writes a file without replacing it leaves it half-written for a moment.
         for _ in 0..SETTLE_ROUNDS_MAX {
             std::thread::sleep(SETTLE);
             now = folder.texts();
-            let again = Seen::of(&now.as_ref());
+            let again = Seen::of(now.as_ref());
             if std::mem::replace(&mut seen, again) == seen {
                 break;
             }
@@ -161,24 +181,26 @@ fn await_change(doorbell: &Receiver<()>) {
     while started.elapsed() < QUIET_WAIT_MAX && doorbell.recv_timeout(SETTLE).is_ok() {}
 }
 
-/// What a look at the folder showed, small enough to keep.
-#[derive(PartialEq, Eq)]
-enum Seen {
-    Texts([u8; digest::SHA256_OUTPUT_LEN]),
-    Failed(String),
+/// Whether an event says only that someone reads.
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
+/// What a look at the folder showed, small enough to keep: a sum of the texts, or why there are
+/// none.
+#[derive(PartialEq, Eq)]
+pub struct Seen(Result<[u8; digest::SHA256_OUTPUT_LEN], String>);
+
 impl Seen {
-    fn of(texts: &Result<&Texts, &Unreadable>) -> Self {
-        match texts {
-            Ok(texts) => Self::Texts(texts.digest),
-            Err(cause) => Self::Failed(cause.to_string()),
-        }
+    /// What these texts are recognised by.
+    pub fn of(texts: Result<&Texts, &Unreadable>) -> Self {
+        Self(texts.map(|texts| texts.digest).map_err(ToString::to_string))
     }
 }
 
-/// How often the folder is looked at although nothing was reported.
-pub const RESCAN: Duration = Duration::from_secs(2);
+/// How often the folder is looked at although nothing was reported: with the time to settle, a
+/// change is live within 2 s even if its notification is lost.
+const RESCAN: Duration = Duration::from_millis(1500);
 
 /// How long the folder must stay as it is before a change is taken.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -209,7 +231,11 @@ mod tests {
         for name in ["a.yaml", "b.yml", ".hidden.yaml", "notes.txt", "c.yaml~"] {
             fs::write(folder.path().join(name), secret("s")).unwrap();
         }
-        let objects = Folder::new(folder.path()).texts().unwrap().objects().unwrap();
+        let objects = Folder::new(folder.path())
+            .texts()
+            .unwrap()
+            .objects()
+            .unwrap();
         assert_eq!(objects.secrets.len(), 2);
     }
 
@@ -220,7 +246,11 @@ mod tests {
         fs::write(folder.path().join("..1/a.yaml"), secret("s")).unwrap();
         std::os::unix::fs::symlink("..1", folder.path().join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/a.yaml", folder.path().join("a.yaml")).unwrap();
-        let objects = Folder::new(folder.path()).texts().unwrap().objects().unwrap();
+        let objects = Folder::new(folder.path())
+            .texts()
+            .unwrap()
+            .objects()
+            .unwrap();
         assert_eq!(objects.secrets.len(), 1);
     }
 
@@ -229,7 +259,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "[").unwrap();
         fs::write(folder.path().join("b.yaml"), "x").unwrap();
-        let reasons = Folder::new(folder.path()).texts().unwrap().objects().unwrap_err();
+        let reasons = Folder::new(folder.path())
+            .texts()
+            .unwrap()
+            .objects()
+            .unwrap_err();
         assert_eq!(reasons.len(), 2);
         assert!(Folder::new(folder.path().join("absent")).texts().is_err());
     }
@@ -240,17 +274,30 @@ mod tests {
         let path = directory.path().join("a.yaml");
         fs::write(&path, secret("s")).unwrap();
         let folder = Folder::new(directory.path());
-        let first = folder.texts().unwrap();
+        let first = Seen::of(folder.texts().as_ref());
         let (report, reports) = mpsc::channel();
-        thread::spawn(move || watch(&folder, &first, |change| drop(report.send(change))));
-        for (name, text) in [("a.yaml", secret("t")), ("b.yaml", secret("u")), ("a.yaml", "[".into())]
-        {
+        thread::spawn(move || watch(&folder, first, |change| drop(report.send(change))));
+        for (name, text) in [
+            ("a.yaml", secret("t")),
+            ("b.yaml", secret("u")),
+            ("a.yaml", "[".into()),
+        ] {
             let started = Instant::now();
             fs::write(directory.path().join(name), text).unwrap();
-            reports.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
-            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+            reports
+                .recv_timeout(Duration::from_secs(5))
+                .unwrap()
+                .unwrap();
+            assert!(
+                started.elapsed() < Duration::from_secs(2),
+                "{:?}",
+                started.elapsed()
+            );
         }
         fs::write(&path, "[").unwrap();
-        assert!(reports.recv_timeout(Duration::from_millis(300)).is_err(), "nothing changed");
+        assert!(
+            reports.recv_timeout(Duration::from_millis(300)).is_err(),
+            "nothing changed"
+        );
     }
 }

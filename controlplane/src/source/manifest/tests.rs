@@ -42,7 +42,10 @@ items:
         .chain([&objects.roles[0].named])
         .map(ToString::to_string)
         .collect();
-    assert_eq!(names, ["Connector ci/harbor", "Secret default/a", "Role ci/r"]);
+    assert_eq!(
+        names,
+        ["Connector ci/harbor", "Secret default/a", "Role ci/r"]
+    );
     assert_eq!(objects.roles[0].place.to_string(), "a.yaml, document 3");
 }
 
@@ -57,7 +60,10 @@ metadata: {name: &name b, labels: {app: *name}}
 "#,
     )
     .unwrap();
-    assert_eq!(objects.secrets[1].object.metadata.labels.as_ref().unwrap()["app"], "b");
+    assert_eq!(
+        objects.secrets[1].object.metadata.labels.as_ref().unwrap()["app"],
+        "b"
+    );
 }
 
 #[test]
@@ -79,13 +85,16 @@ fn fields_that_the_schema_does_not_know_are_noted() {
          spec: {adress: x, auth: {secretref: {name: s}}, params: [{name: p, value: {any: 1}}]}}",
     )
     .unwrap();
-    assert_eq!(objects.connectors[0].unknown_fields, ["spec.adress", "spec.auth.secretref"]);
+    assert_eq!(
+        objects.connectors[0].unknown_fields,
+        ["spec.adress", "spec.auth.secretref"]
+    );
 }
 
 #[test]
 fn what_cannot_be_read_is_named_with_file_document_and_line() {
     let texts = [
-        "a: b\n---\nc: [",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\nc: [",
         "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\nhello",
         "{apiVersion: v1, kind: Secret}",
         "{apiVersion: connectors.alauda.io/v1, kind: Connector, metadata: {name: h}}",
@@ -94,7 +103,13 @@ fn what_cannot_be_read_is_named_with_file_document_and_line() {
         "a: 1\na: 2",
     ];
     let all: Vec<String> = texts.into_iter().map(refused).collect();
-    expect![[""]].assert_eq(&all.join("\n"));
+    expect![[r#"
+        a.yaml, document 2: not YAML: unclosed bracket '[' at line 5, column 4
+        a.yaml, document 2: the document has no apiVersion and kind: is it a Kubernetes manifest?
+        a.yaml, document 1: Secret has no metadata.name: add one
+        a.yaml, document 1: Connector has apiVersion "connectors.alauda.io/v1": write connectors.alauda.io/v1alpha1
+        a.yaml, document 1: Connector default/h: invalid type: sequence, expected a string
+        a.yaml, document 1: not YAML: duplicate mapping key `a` is not allowed here at line 2, column 1"#]].assert_eq(&all.join("\n"));
 }
 
 #[test]
