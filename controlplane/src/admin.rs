@@ -36,9 +36,7 @@ pub struct Status {
 impl Status {
     /// A snapshot was published.
     pub fn published(&self, connectors: usize, problems: usize) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.connectors.store(connectors as u64, Ordering::Relaxed);
         self.problems.store(problems as u64, Ordering::Relaxed);
         self.changed_at.store(now.as_secs(), Ordering::Relaxed);
@@ -99,9 +97,7 @@ async fn connection(socket: TcpStream, metrics: &Metrics) -> hyper::Result<()> {
 fn answer(method: &Method, path: &str, metrics: &Metrics) -> Response<Full<Bytes>> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match path {
@@ -111,15 +107,10 @@ fn answer(method: &Method, path: &str, metrics: &Metrics) -> Response<Full<Bytes
         "/metrics" => match metrics.render() {
             Ok(rendered) => {
                 let mut response = text(StatusCode::OK, rendered);
-                response
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
                 response
             }
-            Err(_) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the metrics cannot be written\n",
-            ),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
         },
         _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz or /metrics\n"),
     }
@@ -174,11 +165,7 @@ mod tests {
         metrics.status().published(1, 0);
         assert_eq!(ready(), 200);
         metrics.status().broke();
-        assert_eq!(
-            ready(),
-            200,
-            "a broken edit leaves the last good state in force"
-        );
+        assert_eq!(ready(), 200, "a broken edit leaves the last good state in force");
         metrics.status().drains();
         assert_eq!(ready(), 503);
         assert_eq!(answer(&Method::GET, "/healthz", &metrics).status(), 200);
@@ -206,10 +193,7 @@ mod tests {
             "harbor_connector_exchanges_total{route=\"blob\",status=\"2xx\"} 0",
             "harbor_connector_exchange_duration_seconds_bucket{le=\"+Inf\"} 0",
         ] {
-            assert!(
-                rendered.lines().any(|found| found == line),
-                "{line} in\n{rendered}"
-            );
+            assert!(rendered.lines().any(|found| found == line), "{line} in\n{rendered}");
         }
     }
 }

@@ -27,9 +27,7 @@ pub fn answer(questions: Receiver<Question>, table: SharedTable) -> io::Result<(
     let name = thread::Builder::new().name("review".to_owned());
     name.spawn(move || {
         for question in questions {
-            let verdict = table
-                .load()
-                .verdict(&question.token, question.connector.as_ref());
+            let verdict = table.load().verdict(&question.token, question.connector.as_ref());
             question.answer(verdict);
         }
     })?;

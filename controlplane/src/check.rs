@@ -15,10 +15,7 @@ use crate::source::file::Folder;
 
 /// Prints every problem of the folder, or one line that says what it holds. Whether it is clean.
 pub fn check(flags: &CheckFlags, out: &mut impl Write) -> io::Result<bool> {
-    let objects = match Folder::new(&flags.folder)
-        .texts()
-        .map(|texts| texts.objects())
-    {
+    let objects = match Folder::new(&flags.folder).texts().map(|texts| texts.objects()) {
         Ok(Ok(objects)) => objects,
         Ok(Err(reasons)) => {
             for reason in reasons {
@@ -32,24 +29,13 @@ pub fn check(flags: &CheckFlags, out: &mut impl Write) -> io::Result<bool> {
         }
     };
     // Which roots this machine has says nothing about the manifests.
-    let compiled = compile(
-        &objects,
-        &Trust {
-            id: 0,
-            anchors: Vec::new(),
-        }
-        .into(),
-    );
+    let compiled = compile(&objects, &Trust { id: 0, anchors: Vec::new() }.into());
     for problem in &compiled.problems {
         writeln!(out, "{problem}")?;
     }
     if compiled.problems.is_empty() {
-        let callers = compiled.table.accounts();
-        writeln!(
-            out,
-            "{} connectors, {callers} callers, no problems",
-            compiled.connectors.len()
-        )?;
+        let (connectors, callers) = (compiled.connectors.len(), compiled.table.accounts());
+        writeln!(out, "no problems (connectors: {connectors}, callers: {callers})")?;
     }
     Ok(compiled.problems.is_empty())
 }

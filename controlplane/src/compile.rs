@@ -51,20 +51,12 @@ pub fn compile(objects: &Objects, system: &Arc<Trust>) -> Compiled {
         problems.extend(causes.into_iter().map(|cause| Problem::at(found, cause)));
     }
     for found in kept(&objects.classes) {
-        let causes = unknown_fields(found)
-            .into_iter()
-            .chain(class_api(found).err());
+        let causes = unknown_fields(found).into_iter().chain(class_api(found).err());
         problems.extend(causes.map(|cause| Problem::at(found, cause)));
     }
-    let known = connectors
-        .iter()
-        .map(|connector| connector.reference.clone());
+    let known = connectors.iter().map(|connector| connector.reference.clone());
     let table = Table::new(objects, known, &mut problems);
-    Compiled {
-        connectors,
-        table,
-        problems,
-    }
+    Compiled { connectors, table, problems }
 }
 
 /// What a connector may refer to.
@@ -91,13 +83,9 @@ impl Scope<'_> {
         }
         let class = self.class(spec.connector_class_name.as_deref())?;
         let written = spec.address.as_deref().ok_or(Cause::AddressMissing)?;
-        let (origin, base_path) = address::parse(written).map_err(|why| Cause::Address {
-            field: "spec.address".into(),
-            why,
-        })?;
-        let mut access = self
-            .access(found)
-            .unwrap_or_else(|cause| unready(cause, causes));
+        let (origin, base_path) = address::parse(written)
+            .map_err(|why| Cause::Address { field: "spec.address".into(), why })?;
+        let mut access = self.access(found).unwrap_or_else(|cause| unready(cause, causes));
         let trust = self.trust(namespace, spec).unwrap_or_else(|cause| {
             // Without its CA the registry cannot be told from another, so nothing is sent at all.
             access = unready(cause, causes);
@@ -120,11 +108,7 @@ impl Scope<'_> {
     /// source, the built-in one holds.
     fn class(&self, name: Option<&str>) -> Result<ApiPolicy, Cause> {
         let name = name.ok_or(Cause::ClassMissing)?;
-        let named = Named {
-            kind: "ConnectorClass",
-            namespace: "".into(),
-            name: name.into(),
-        };
+        let named = Named { kind: "ConnectorClass", namespace: "".into(), name: name.into() };
         match (self.classes.get(&named), name) {
             (Some(class), HARBOR) => Ok(class_api(class).unwrap_or_default()),
             (None, HARBOR) => Ok(ApiPolicy::default()),
@@ -153,15 +137,10 @@ impl Scope<'_> {
             _ => {}
         }
         let name = reference.name.as_deref().unwrap_or_default();
-        let secret = self
-            .secret(own, name)
-            .ok_or_else(|| Cause::SecretNotFound(name.into()))?;
+        let secret = self.secret(own, name).ok_or_else(|| Cause::SecretNotFound(name.into()))?;
         credential::basic(&secret.object)
             .map(|credential| Access::Credential(Arc::new(credential)))
-            .map_err(|why| Cause::Secret {
-                name: name.to_owned(),
-                why,
-            })
+            .map_err(|why| Cause::Secret { name: name.to_owned(), why })
     }
 
     /// The system's trust anchors and those that `spec.caCertSecretRef` names.
@@ -170,21 +149,14 @@ impl Scope<'_> {
             return Ok(Arc::clone(self.system));
         };
         let name = reference.name.as_deref().unwrap_or_default();
-        let secret = self
-            .secret(namespace, name)
-            .ok_or_else(|| Cause::CaNotFound(name.to_owned()))?;
+        let secret =
+            self.secret(namespace, name).ok_or_else(|| Cause::CaNotFound(name.to_owned()))?;
         let trust = trust::with(self.system, &secret.object);
-        trust
-            .map(Arc::new)
-            .ok_or_else(|| Cause::CaInvalid(name.to_owned()))
+        trust.map(Arc::new).ok_or_else(|| Cause::CaInvalid(name.to_owned()))
     }
 
     fn secret(&self, namespace: &str, name: &str) -> Option<&Found<SecretObject>> {
-        let named = Named {
-            kind: "Secret",
-            namespace: namespace.into(),
-            name: name.into(),
-        };
+        let named = Named { kind: "Secret", namespace: namespace.into(), name: name.into() };
         self.secrets.get(&named).copied()
     }
 }
@@ -198,12 +170,7 @@ fn unready(cause: Cause, causes: &mut Vec<Cause>) -> Access {
 
 /// Distinguishes re-created connectors where the source can tell them apart; a folder cannot.
 fn uid(found: &Found<crd::Connector>) -> Box<str> {
-    let uid = found
-        .object
-        .metadata
-        .uid
-        .as_deref()
-        .filter(|uid| !uid.is_empty());
+    let uid = found.object.metadata.uid.as_deref().filter(|uid| !uid.is_empty());
     uid.map_or_else(|| found.named.to_string().into(), Into::into)
 }
 
@@ -218,10 +185,7 @@ fn aliases(spec: &crd::ConnectorSpec, own: &Origin, causes: &mut Vec<Cause>) -> 
             }
             Some(Ok(_)) => causes.push(Cause::AddressRepeated(field)),
             Some(Err(why)) => causes.push(Cause::Address { field, why }),
-            None => causes.push(Cause::Address {
-                field,
-                why: address::Refusal::Scheme,
-            }),
+            None => causes.push(Cause::Address { field, why: address::Refusal::Scheme }),
         }
     }
     aliases
@@ -253,14 +217,8 @@ fn connector_api(
 
 /// The API policy that a class gives by the default of its parameter `api`.
 fn class_api(class: &Found<crd::ConnectorClass>) -> Result<ApiPolicy, Cause> {
-    let rule = class
-        .object
-        .spec
-        .params
-        .iter()
-        .find(|rule| rule.name == "api");
-    rule.and_then(|rule| rule.default.as_ref())
-        .map_or(Ok(ApiPolicy::default()), api_policy)
+    let rule = class.object.spec.params.iter().find(|rule| rule.name == "api");
+    rule.and_then(|rule| rule.default.as_ref()).map_or(Ok(ApiPolicy::default()), api_policy)
 }
 
 fn api_policy(value: &Value) -> Result<ApiPolicy, Cause> {
@@ -273,12 +231,7 @@ fn api_policy(value: &Value) -> Result<ApiPolicy, Cause> {
 }
 
 fn unknown_fields<T>(found: &Found<T>) -> Vec<Cause> {
-    found
-        .unknown_fields
-        .iter()
-        .cloned()
-        .map(Cause::FieldUnknown)
-        .collect()
+    found.unknown_fields.iter().cloned().map(Cause::FieldUnknown).collect()
 }
 
 /// The first object of each name, in order.
@@ -307,12 +260,9 @@ fn duplicates(objects: &Objects) -> Vec<Problem> {
 fn repeated<T>(list: &[Found<T>], problems: &mut Vec<Problem>) {
     let first = first_of_each(list);
     for found in list {
-        if let Some(first) = first
-            .get(&found.named)
-            .filter(|first| first.place != found.place)
-        {
-            problems.push(Problem::at(found, Cause::Duplicate(first.place.clone())));
-        }
+        let first = first.get(&found.named).filter(|first| !std::ptr::eq(**first, found));
+        problems
+            .extend(first.map(|first| Problem::at(found, Cause::Duplicate(first.place.clone()))));
     }
 }
 

@@ -187,12 +187,7 @@ pub struct Bounds {
     pub manifest_bytes: u64,
 
     /// Callers' connections at one time; by default what the limit on open files allows.
-    #[arg(
-        long,
-        value_name = "N",
-        env = "HARBOR_CONNECTOR_CONNECTIONS",
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "N", env = "HARBOR_CONNECTOR_CONNECTIONS", hide_short_help = true)]
     pub connections: Option<NonZeroUsize>,
 }
 
@@ -219,9 +214,7 @@ pub enum LogForm {
 impl ProxyFlags {
     /// How many cores.
     pub fn cores(&self) -> usize {
-        self.cores
-            .or_else(|| thread::available_parallelism().ok())
-            .map_or(1, NonZeroUsize::get)
+        self.cores.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
     }
 
     /// Which driver.
@@ -285,21 +278,15 @@ impl ProxyFlags {
 
     /// A caller's connection needs one descriptor itself and one to its registry.
     fn connections_max(&self, files_max: u64) -> usize {
-        let files_max = usize::try_from(files_max)
-            .unwrap_or(usize::MAX)
-            .min(FILES_USED_MAX);
+        let files_max = usize::try_from(files_max).unwrap_or(usize::MAX).min(FILES_USED_MAX);
         let left = files_max.saturating_sub(FILES_RESERVED + FILES_PER_CORE * self.cores());
-        self.bounds
-            .connections
-            .map_or((left / 2).max(1), NonZeroUsize::get)
+        self.bounds.connections.map_or((left / 2).max(1), NonZeroUsize::get)
     }
 }
 
 /// Seconds, fractions allowed, up to a year.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "write a number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds".to_owned())?;
     if !(0.0..=365.0 * 86_400.0).contains(&seconds) {
         return Err("write a number of seconds between 0 and a year".to_owned());
     }
@@ -322,9 +309,7 @@ mod tests {
     use super::*;
 
     fn flags(words: &[&str]) -> ProxyFlags {
-        let words = ["harbor-connector", "proxy"]
-            .into_iter()
-            .chain(words.iter().copied());
+        let words = ["harbor-connector", "proxy"].into_iter().chain(words.iter().copied());
         match CommandLine::try_parse_from(words).unwrap().verb {
             Verb::Proxy(flags) => *flags,
             other => panic!("{other:?}"),
@@ -335,9 +320,8 @@ mod tests {
     fn every_flag_has_an_environment_variable_of_its_name() {
         let command = CommandLine::command();
         let proxy = command.find_subcommand("proxy").unwrap();
-        let named = proxy
-            .get_arguments()
-            .filter_map(|flag| Some((flag.get_long()?, flag.get_env())));
+        let named =
+            proxy.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag.get_env())));
         for (long, variable) in named.filter(|(long, _)| *long != "help") {
             let expected = format!("HARBOR_CONNECTOR_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(variable.and_then(|name| name.to_str()), Some(&*expected));

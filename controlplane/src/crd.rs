@@ -337,16 +337,10 @@ mod tests {
     #[test]
     fn the_crds_have_the_names_that_users_type() {
         let connector = Connector::crd();
-        assert_eq!(
-            connector.metadata.name.as_deref(),
-            Some("connectors.connectors.alauda.io")
-        );
+        assert_eq!(connector.metadata.name.as_deref(), Some("connectors.connectors.alauda.io"));
         assert_eq!(connector.spec.scope, "Namespaced");
         let class = ConnectorClass::crd();
-        assert_eq!(
-            class.metadata.name.as_deref(),
-            Some("connectorclasses.connectors.alauda.io")
-        );
+        assert_eq!(class.metadata.name.as_deref(), Some("connectorclasses.connectors.alauda.io"));
         assert_eq!(class.spec.scope, "Cluster");
         assert_eq!((GROUP, VERSION), ("connectors.alauda.io", "v1alpha1"));
     }
@@ -360,10 +354,7 @@ mod tests {
             "caCertSecretRef": {"name": "ca"},
         }))
         .unwrap();
-        let name = spec
-            .auth
-            .and_then(|auth| auth.secret_ref)
-            .and_then(|secret| secret.name);
+        let name = spec.auth.and_then(|auth| auth.secret_ref).and_then(|secret| secret.name);
         assert_eq!(name.as_deref(), Some("harbor-secret"));
     }
 }

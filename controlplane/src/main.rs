@@ -25,9 +25,7 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match command.verb {
         Verb::Proxy(flags) => {
-            let Some(folder) = flags.file.clone() else {
-                no_source()
-            };
+            let Some(folder) = flags.file.clone() else { no_source() };
             drop(out);
             Ok(proxy::run(&flags, folder)?)
         }
@@ -43,7 +41,5 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
 fn no_source() -> ! {
     let what = "--file DIR is needed: connectors cannot be read from a cluster yet";
     let mut command = <CommandLine as clap::CommandFactory>::command();
-    command
-        .error(ErrorKind::MissingRequiredArgument, what)
-        .exit()
+    command.error(ErrorKind::MissingRequiredArgument, what).exit()
 }

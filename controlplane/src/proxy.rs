@@ -59,18 +59,12 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         tracing::error!("the manifests cannot be read: mend them and start again");
         return Ok(false);
     }
-    let listeners: Vec<TcpListener> = flags
-        .listen
-        .iter()
-        .map(|address| listen(*address))
-        .collect::<Result<_, Error>>()?;
+    let listeners: Vec<TcpListener> =
+        flags.listen.iter().map(|address| listen(*address)).collect::<Result<_, Error>>()?;
     let admin = listen(flags.admin)?;
     let (questions, asked) = bridge::channel();
     bridge::answer(asked, publication.table())?;
-    let listen = listeners
-        .iter()
-        .map(TcpListener::local_addr)
-        .collect::<io::Result<_>>()?;
+    let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
     let admin_address = admin.local_addr()?;
     let dataplane = Dataplane::start(Settings {
         listeners,
@@ -144,13 +138,7 @@ struct Announcement {
 
 /// Prints the line. Nobody may be reading, and that is no reason not to serve.
 fn announce(serving: &Announcement) {
-    let Announcement {
-        listen,
-        admin,
-        io,
-        cores,
-        connectors,
-    } = serving;
+    let Announcement { listen, admin, io, cores, connectors } = serving;
     let first = listen.first().map(ToString::to_string).unwrap_or_default();
     // Written by hand for the order of its fields; addresses and numbers need no escaping.
     let line = format!(

@@ -96,8 +96,6 @@ pub struct SecretObject {
 
 impl fmt::Debug for SecretObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretObject")
-            .field("type", &self.secret_type)
-            .finish_non_exhaustive()
+        f.debug_struct("SecretObject").field("type", &self.secret_type).finish_non_exhaustive()
     }
 }

@@ -28,18 +28,13 @@ impl Telemetry {
             .thread_name("log")
             .finish(std::io::stderr());
         let dropped = lines.error_counter();
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(lines);
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
         match form {
             LogForm::Text => log.with_ansi(false).init(),
             LogForm::Json => log.json().flatten_event(true).init(),
         }
         report_panics();
-        Ok(Self {
-            _writer: writer,
-            dropped,
-        })
+        Ok(Self { _writer: writer, dropped })
     }
 
     /// Counts the lines that were dropped.
@@ -51,10 +46,7 @@ impl Telemetry {
 /// A panic is logged by its place alone: its message may hold what a peer sent.
 fn report_panics() {
     panic::set_hook(Box::new(|panic| {
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let trace = Backtrace::capture();
         tracing::error!(place, %trace, "panic");
     }));

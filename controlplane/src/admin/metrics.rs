@@ -71,74 +71,40 @@ impl Collector for Exposed {
         self.exchanges(&mut page)?;
         self.connections(&mut page)?;
         self.registries(&mut page)?;
-        page.histogram(
-            "exchange_duration",
-            "From a request's first byte to its end",
-            || self.counters.iter().map(|core| &core.duration),
-        )?;
-        page.histogram(
-            "first_byte",
-            "From a request's head to its answer's head",
-            || self.counters.iter().map(|core| &core.first_byte),
-        )
+        page.histogram("exchange_duration", "From a request's first byte to its end", || {
+            self.counters.iter().map(|core| &core.duration)
+        })?;
+        page.histogram("first_byte", "From a request's head to its answer's head", || {
+            self.counters.iter().map(|core| &core.first_byte)
+        })
     }
 }
 
 impl Exposed {
     fn program(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("io", self.driver)];
-        let mut info = page
-            .0
-            .encode_descriptor("build", "The program", None, MetricType::Info)?;
+        let mut info = page.0.encode_descriptor("build", "The program", None, MetricType::Info)?;
         info.encode_info(&labels)?;
         page.gauge("cores", "Cores that serve", self.counters.len() as u64)?;
         let dropped = self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines);
-        page.counter(
-            "log_lines_dropped",
-            "Lines that stderr was too slow for",
-            dropped as u64,
-        )?;
-        page.counter(
-            "panics",
-            "Connections ended by a defect",
-            self.sum(|core| &core.panics),
-        )
+        page.counter("log_lines_dropped", "Lines that stderr was too slow for", dropped as u64)?;
+        page.counter("panics", "Connections ended by a defect", self.sum(|core| &core.panics))
     }
 
     fn source(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let status = &self.status;
         let broken = u64::from(status.broken.load(Ordering::Relaxed));
-        page.gauge(
-            "ready",
-            "Whether callers should be sent here",
-            u64::from(status.ready()),
-        )?;
-        page.gauge(
-            "snapshot_connectors",
-            "Connectors served",
-            read(&status.connectors),
-        )?;
-        page.gauge(
-            "snapshot_generation",
-            "Snapshots published",
-            read(&status.generation),
-        )?;
+        page.gauge("ready", "Whether callers should be sent here", u64::from(status.ready()))?;
+        page.gauge("snapshot_connectors", "Connectors served", read(&status.connectors))?;
+        page.gauge("snapshot_generation", "Snapshots published", read(&status.generation))?;
         page.gauge(
             "snapshot_changed_timestamp_seconds",
             "When the last snapshot was published",
             read(&status.changed_at),
         )?;
-        page.gauge(
-            "source_problems",
-            "Problems in the manifests",
-            read(&status.problems),
-        )?;
-        page.gauge(
-            "source_broken",
-            "Whether the source cannot be read just now",
-            broken,
-        )
+        page.gauge("source_problems", "Problems in the manifests", read(&status.problems))?;
+        page.gauge("source_broken", "Whether the source cannot be read just now", broken)
     }
 
     fn exchanges(&self, page: &mut Page<'_, '_>) -> fmt::Result {
@@ -146,11 +112,9 @@ impl Exposed {
         let mut ends = [[0_u64; Stage::ALL.len()]; Fault::ALL.len()];
         for core in self.counters.iter() {
             let rows = sums.iter_mut().flatten();
-            rows.zip(core.exchanges())
-                .for_each(|(sum, (.., count))| *sum += count);
+            rows.zip(core.exchanges()).for_each(|(sum, (.., count))| *sum += count);
             let rows = ends.iter_mut().flatten();
-            rows.zip(core.ends())
-                .for_each(|(sum, (.., count))| *sum += count);
+            rows.zip(core.ends()).for_each(|(sum, (.., count))| *sum += count);
         }
         let routes = Route::ALL.iter().zip(&sums).flat_map(|(route, row)| {
             row.iter()
@@ -163,11 +127,7 @@ impl Exposed {
                 .zip(Stage::ALL)
                 .map(|(sum, stage)| ([("fault", fault.as_str()), ("stage", stage.as_str())], *sum))
         });
-        page.counters(
-            "exchange_ends",
-            "Who ended requests, and in which stage",
-            ends,
-        )?;
+        page.counters("exchange_ends", "Who ended requests, and in which stage", ends)?;
         page.counters(
             "body_bytes",
             "Bytes of bodies, from callers (up) and to them (down)",
@@ -189,11 +149,7 @@ impl Exposed {
             "Requests under way",
             self.each(|core| &core.in_flight),
         )?;
-        page.gauges(
-            "transfers",
-            "Long transfers under way",
-            self.each(|core| &core.transfers),
-        )?;
+        page.gauges("transfers", "Long transfers under way", self.each(|core| &core.transfers))?;
         let accepted = self.counters.iter().enumerate();
         page.counters(
             "connections_accepted",
@@ -202,11 +158,7 @@ impl Exposed {
                 .map(|(core, found)| ([("core", core.to_string())], found.connections_total.get())),
         )?;
         let handed_over = self.sum(|core| &core.handed_over);
-        page.counter(
-            "connections_handed_over",
-            "Connections moved to a freer core",
-            handed_over,
-        )
+        page.counter("connections_handed_over", "Connections moved to a freer core", handed_over)
     }
 
     fn registries(&self, page: &mut Page<'_, '_>) -> fmt::Result {
@@ -226,11 +178,7 @@ impl Exposed {
             "Requests sent again because a reused connection was dead",
             sum(|core| &core.resends),
         )?;
-        page.counter(
-            "questions",
-            "Questions about callers",
-            sum(|core| &core.questions),
-        )?;
+        page.counter("questions", "Questions about callers", sum(|core| &core.questions))?;
         page.counter(
             "verdicts_remembered",
             "Verdicts about callers taken from memory",
@@ -256,9 +204,7 @@ struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Page<'_, '_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
@@ -268,21 +214,15 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in rows {
-            metric
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
         Ok(())
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?
-            .encode_gauge(&value)
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
     fn gauges<L: EncodeLabelSet>(
@@ -291,9 +231,7 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in rows {
             metric.encode_family(&labels)?.encode_gauge(&value)?;
         }
@@ -308,10 +246,8 @@ impl Page<'_, '_> {
         cores: impl Fn() -> I,
     ) -> fmt::Result {
         let bounds = BUCKETS_MS.iter().map(|bound| *bound as f64 / 1000.0);
-        let mut buckets: Vec<(f64, u64)> = bounds
-            .chain([f64::INFINITY])
-            .map(|bound| (bound, 0))
-            .collect();
+        let mut buckets: Vec<(f64, u64)> =
+            bounds.chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
         for core in cores() {
             for ((_, sum), count) in buckets.iter_mut().zip(core.counts()) {
                 *sum += count;
@@ -320,9 +256,7 @@ impl Page<'_, '_> {
         let seconds = cores().map(Histogram::seconds).sum();
         let count = buckets.iter().map(|(_, count)| count).sum();
         let unit = Some(&Unit::Seconds);
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
     }
 }

@@ -8,9 +8,7 @@ fn checked(text: &str) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), text).unwrap();
     let mut out = Vec::new();
-    let flags = CheckFlags {
-        folder: folder.path().to_owned(),
-    };
+    let flags = CheckFlags { folder: folder.path().to_owned() };
     let clean = check(&flags, &mut out).unwrap();
     (clean, String::from_utf8(out).unwrap())
 }
@@ -23,8 +21,9 @@ fn a_clean_folder_is_summed_up_in_one_line() {
     );
     assert!(clean, "{text}");
     expect![[r#"
-        1 connectors, 0 callers, no problems
-    "#]].assert_eq(&text);
+        no problems (connectors: 1, callers: 0)
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]
@@ -36,7 +35,8 @@ fn a_problem_is_a_line_with_file_document_object_and_advice() {
     assert!(!clean);
     expect![[r#"
         a.yaml, document 1: Connector default/h: spec.address has a query or fragment: remove it
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]
@@ -50,13 +50,7 @@ fn both_definitions_are_printed_as_yaml() {
     crds(&mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     let definitions: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
-    let names: Vec<_> = definitions
-        .iter()
-        .map(|one| one["metadata"]["name"].as_str())
-        .collect();
-    let expected = [
-        "connectors.connectors.alauda.io",
-        "connectorclasses.connectors.alauda.io",
-    ];
+    let names: Vec<_> = definitions.iter().map(|one| one["metadata"]["name"].as_str()).collect();
+    let expected = ["connectors.connectors.alauda.io", "connectorclasses.connectors.alauda.io"];
     assert_eq!(names, expected.map(Some));
 }

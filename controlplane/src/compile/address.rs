@@ -45,10 +45,7 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
         "https" => Scheme::Https,
         _ => return Err(Refusal::Scheme),
     };
-    if rest
-        .bytes()
-        .any(|byte| !byte.is_ascii_graphic() || byte == b'\\')
-    {
+    if rest.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'\\') {
         return Err(Refusal::Character);
     }
     if rest.contains(['?', '#']) {
@@ -66,14 +63,7 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
         Some(port) => number(port)?,
         None => scheme.default_port(),
     };
-    Ok((
-        Origin {
-            scheme,
-            host: host.into(),
-            port,
-        },
-        base_path(path)?,
-    ))
+    Ok((Origin { scheme, host: host.into(), port }, base_path(path)?))
 }
 
 /// Splits the authority, and brings the host into its one form.
@@ -158,10 +148,7 @@ mod tests {
             ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
             ("http://[FD00:0::1]:81", "http://[fd00::1]:81"),
             ("https://[::1]", "https://[::1]"),
-            (
-                "https://xn--bcher-kva.example",
-                "https://xn--bcher-kva.example",
-            ),
+            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
         ] {
             let (origin, path) = parse(address).unwrap_or_else(|why| panic!("{address}: {why}"));
             assert_eq!(format!("{origin} {path}").trim_end(), expected, "{address}");
@@ -216,11 +203,7 @@ mod tests {
             ("https://h/./a", Refusal::Path),
             ("https://h/a%2fb", Refusal::Path),
         ] {
-            assert_eq!(
-                parse(address).map(|(origin, _)| origin),
-                Err(why),
-                "{address}"
-            );
+            assert_eq!(parse(address).map(|(origin, _)| origin), Err(why), "{address}");
         }
         let long = format!("https://{}", vec!["a".repeat(60); 5].join("."));
         assert_eq!(parse(&long).map(|(origin, _)| origin), Err(Refusal::Host));

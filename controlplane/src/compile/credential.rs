@@ -59,19 +59,12 @@ pub(super) fn basic(secret: &SecretObject) -> Result<Credential, Defect> {
     // The size was computed for exactly this input, so the encoding cannot fail.
     let _ = STANDARD.encode_slice(&*pair, encoded);
     let version = version(secret, &pair);
-    Ok(Credential {
-        authorization: Secret::new(authorization),
-        version,
-    })
+    Ok(Credential { authorization: Secret::new(authorization), version })
 }
 
 /// A value that can stand in a field.
 fn value<'a>(secret: &'a SecretObject, key: &'static str) -> Result<&'a [u8], Defect> {
-    let value = secret
-        .values
-        .get(key)
-        .ok_or(Defect::Missing(key))?
-        .as_slice();
+    let value = secret.values.get(key).ok_or(Defect::Missing(key))?.as_slice();
     if value.is_empty() {
         return Err(Defect::Empty(key));
     }
@@ -81,12 +74,7 @@ fn value<'a>(secret: &'a SecretObject, key: &'static str) -> Result<&'a [u8], De
     let control = |byte: &u8| matches!(byte, b'\0' | b'\r' | b'\n');
     match value.iter().position(control) {
         None => Ok(value),
-        Some(first)
-            if value
-                .iter()
-                .skip(first)
-                .all(|byte| matches!(byte, b'\r' | b'\n')) =>
-        {
+        Some(first) if value.iter().skip(first).all(|byte| matches!(byte, b'\r' | b'\n')) => {
             Err(Defect::LineEnd(key))
         }
         Some(_) => Err(Defect::Control(key)),
@@ -103,12 +91,7 @@ fn version(secret: &SecretObject, pair: &[u8]) -> Box<str> {
         sum.update(b"\0");
     }
     sum.update(pair);
-    let hex = sum
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
+    let hex = sum.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     hex.into()
 }
 
@@ -127,25 +110,15 @@ mod tests {
             .map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec().into()))
             .collect();
         let secret_type = "kubernetes.io/basic-auth".to_owned();
-        SecretObject {
-            metadata: Default::default(),
-            secret_type,
-            values,
-        }
+        SecretObject { metadata: Default::default(), secret_type, values }
     }
 
     #[test]
     fn the_field_value_is_that_of_rfc_7617() {
         let credential = basic(&secret("Aladdin", "open sesame")).unwrap();
-        assert_eq!(
-            credential.authorization.expose(),
-            b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
-        );
+        assert_eq!(credential.authorization.expose(), b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         let credential = basic(&secret("robot$ci+push", "pä:ss")).unwrap();
-        assert_eq!(
-            credential.authorization.expose(),
-            b"Basic cm9ib3QkY2krcHVzaDpww6Q6c3M="
-        );
+        assert_eq!(credential.authorization.expose(), b"Basic cm9ib3QkY2krcHVzaDpww6Q6c3M=");
     }
 
     #[test]

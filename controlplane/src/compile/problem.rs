@@ -22,11 +22,7 @@ pub struct Problem {
 impl Problem {
     /// `cause`, met in `found`.
     pub fn at<T>(found: &Found<T>, cause: Cause) -> Self {
-        Self {
-            place: found.place.clone(),
-            named: found.named.clone(),
-            cause,
-        }
+        Self { place: found.place.clone(), named: found.named.clone(), cause }
     }
 }
 

@@ -31,31 +31,17 @@ const BASE: &str = "connectorClassName: harbor, address: 'https://harbor.example
 fn compiled(text: &str) -> Compiled {
     let mut objects = Objects::default();
     manifest::read(&"a.yaml".into(), text.as_bytes(), &mut objects).unwrap();
-    compile(
-        &objects,
-        &Arc::new(Trust {
-            id: 0,
-            anchors: Vec::new(),
-        }),
-    )
+    compile(&objects, &Arc::new(Trust { id: 0, anchors: Vec::new() }))
 }
 
 fn problems(compiled: &Compiled) -> String {
-    compiled
-        .problems
-        .iter()
-        .map(|problem| format!("{problem}\n"))
-        .collect()
+    compiled.problems.iter().map(|problem| format!("{problem}\n")).collect()
 }
 
 /// The access of the one connector in a word, and the problems.
 fn access(lines: &str) -> (String, String) {
     let compiled = with_spec(lines);
-    let access = match compiled
-        .connectors
-        .first()
-        .map(|connector| &connector.access)
-    {
+    let access = match compiled.connectors.first().map(|connector| &connector.access) {
         None => "left out".to_owned(),
         Some(Access::Anonymous) => "anonymous".to_owned(),
         Some(Access::Unready(reason)) => reason.to_string(),
@@ -81,10 +67,7 @@ fn a_connector_is_compiled_whole() {
     assert_eq!(connector.reference.to_string(), "ci/harbor");
     assert_eq!(connector.origin.to_string(), "https://harbor.example.com");
     assert_eq!(&*connector.base_path, "/prefix");
-    assert_eq!(
-        connector.aliases[0].to_string(),
-        "http://public.example:8080"
-    );
+    assert_eq!(connector.aliases[0].to_string(), "http://public.example:8080");
     assert_eq!(connector.api, ApiPolicy::Full);
 }
 
@@ -95,28 +78,16 @@ fn a_credential_is_there_or_a_reason_why_not() {
         (BASE.to_owned(), "anonymous"),
         (format!("{BASE}, auth: {{name: basicAuth}}"), "anonymous"),
         (auth("{name: good}"), "Basic cm9ib3Q6aHVudGVyMg=="),
-        (
-            auth("{name: good, namespace: ci}"),
-            "Basic cm9ib3Q6aHVudGVyMg==",
-        ),
+        (auth("{name: good, namespace: ci}"), "Basic cm9ib3Q6aHVudGVyMg=="),
         (auth("{name: absent}"), "SecretNotFound"),
         (auth("{}"), "SecretNotFound"),
         (auth("{name: elsewhere}"), "SecretNotFound"),
         (auth("{name: elsewhere, namespace: prod}"), "InvalidSecret"),
         (auth("{name: echoed}"), "InvalidSecret"),
         (auth("{name: opaque}"), "InvalidSecret"),
-        (
-            format!("{BASE}, auth: {{name: bearer, secretRef: {{name: good}}}}"),
-            "InvalidAuth",
-        ),
-        (
-            format!("{BASE}, caCertSecretRef: {{name: not-a-ca}}"),
-            "InvalidPEM",
-        ),
-        (
-            format!("{BASE}, caCertSecretRef: {{name: absent}}"),
-            "SecretNotFound",
-        ),
+        (format!("{BASE}, auth: {{name: bearer, secretRef: {{name: good}}}}"), "InvalidAuth"),
+        (format!("{BASE}, caCertSecretRef: {{name: not-a-ca}}"), "InvalidPEM"),
+        (format!("{BASE}, caCertSecretRef: {{name: absent}}"), "SecretNotFound"),
     ] {
         let (access, problems) = access(&lines);
         assert_eq!(access, expected, "{lines}");
@@ -145,10 +116,7 @@ fn every_problem_says_what_to_do() {
         "connectorClassName: harbor, address: 'https://h.example', \
          auth: {name: basicAuth, secretRef: {name: absent}}, caCertSecretRef: {name: not-a-ca}",
     ];
-    let all: String = texts
-        .into_iter()
-        .map(|text| problems(&with_spec(text)))
-        .collect();
+    let all: String = texts.into_iter().map(|text| problems(&with_spec(text))).collect();
     assert!(!all.contains("hunter2"));
     expect![[r#"
         a.yaml, document 1: Connector ci/harbor: spec.connectorClassName is missing: write harbor
@@ -188,10 +156,7 @@ fn a_broken_connector_costs_no_other() {
 fn of_two_connectors_of_one_name_the_first_counts() {
     let text = connector("a", "https://first.example") + &connector("a", "https://second.example");
     let compiled = compiled(&text);
-    assert_eq!(
-        compiled.connectors[0].origin.to_string(),
-        "https://first.example"
-    );
+    assert_eq!(compiled.connectors[0].origin.to_string(), "https://first.example");
     expect![[r#"
         a.yaml, document 2: Connector ci/a: written a second time, and the one in a.yaml, document 1 counts: remove one of them
     "#]].assert_eq(&problems(&compiled));
@@ -199,11 +164,7 @@ fn of_two_connectors_of_one_name_the_first_counts() {
 
 #[test]
 fn a_name_must_fit_into_a_service_name() {
-    for (name, good) in [
-        ("a".repeat(61), true),
-        ("a".repeat(62), false),
-        ("a.b".into(), false),
-    ] {
+    for (name, good) in [("a".repeat(61), true), ("a".repeat(62), false), ("a.b".into(), false)] {
         let compiled = compiled(&connector(&name, "https://h.example"));
         assert_eq!(compiled.connectors.len() == 1, good, "{name}");
     }

@@ -19,21 +19,14 @@ pub fn system_trust() -> Trust {
     for cause in &found.errors {
         tracing::warn!(%cause, "a system certificate store could not be read");
     }
-    let anchors: Vec<Arc<[u8]>> = found
-        .certs
-        .iter()
-        .filter(|der| usable(der))
-        .map(|der| Arc::from(der.as_ref()))
-        .collect();
+    let anchors: Vec<Arc<[u8]>> =
+        found.certs.iter().filter(|der| usable(der)).map(|der| Arc::from(der.as_ref())).collect();
     if anchors.is_empty() {
         tracing::warn!(
             "no system certificates: only registries with a CA of their own are trusted"
         );
     }
-    Trust {
-        id: id(&anchors),
-        anchors,
-    }
+    Trust { id: id(&anchors), anchors }
 }
 
 /// `system` and the certificates of the Secret; `None` if it holds no usable one. Only keys that
@@ -42,17 +35,9 @@ pub(super) fn with(system: &Trust, secret: &SecretObject) -> Option<Trust> {
     let mut own: Vec<Arc<[u8]>> = Vec::new();
     for (key, value) in &secret.values {
         let named = key.ends_with(".crt") || key.ends_with(".pem");
-        if named
-            || value
-                .windows(PEM_HEADER.len())
-                .any(|window| window == PEM_HEADER)
-        {
+        if named || value.windows(PEM_HEADER.len()).any(|window| window == PEM_HEADER) {
             let certificates = CertificateDer::pem_slice_iter(value).filter_map(Result::ok);
-            own.extend(
-                certificates
-                    .filter(usable)
-                    .map(|der| Arc::from(der.as_ref())),
-            );
+            own.extend(certificates.filter(usable).map(|der| Arc::from(der.as_ref())));
         }
     }
     if own.is_empty() {
@@ -60,17 +45,12 @@ pub(super) fn with(system: &Trust, secret: &SecretObject) -> Option<Trust> {
     }
     let mut anchors = system.anchors.clone();
     anchors.extend(own);
-    Some(Trust {
-        id: id(&anchors),
-        anchors,
-    })
+    Some(Trust { id: id(&anchors), anchors })
 }
 
 /// Whether the verifier can take the certificate as an anchor.
 fn usable(certificate: &CertificateDer<'_>) -> bool {
-    RootCertStore::empty()
-        .add(certificate.clone().into_owned())
-        .is_ok()
+    RootCertStore::empty().add(certificate.clone().into_owned()).is_ok()
 }
 
 /// A number that is equal for equal anchors.
@@ -80,11 +60,7 @@ fn id(anchors: &[Arc<[u8]>]) -> u64 {
         sum.update(&(anchor.len() as u64).to_le_bytes());
         sum.update(anchor);
     }
-    sum.finish()
-        .as_ref()
-        .iter()
-        .take(8)
-        .fold(0, |id, byte| id << 8 | u64::from(*byte))
+    sum.finish().as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
 const PEM_HEADER: &[u8] = b"-----BEGIN CERTIFICATE-----";
@@ -95,26 +71,16 @@ mod tests {
 
     fn secret(key: &str, value: &str) -> SecretObject {
         let values = [(key.to_owned(), value.as_bytes().to_vec().into())].into();
-        SecretObject {
-            metadata: Default::default(),
-            secret_type: "Opaque".into(),
-            values,
-        }
+        SecretObject { metadata: Default::default(), secret_type: "Opaque".into(), values }
     }
 
     fn certificate() -> String {
-        rcgen::generate_simple_self_signed(["ca.example".to_owned()])
-            .unwrap()
-            .cert
-            .pem()
+        rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.pem()
     }
 
     #[test]
     fn certificates_are_found_by_key_and_by_header() {
-        let system = Trust {
-            id: 0,
-            anchors: Vec::new(),
-        };
+        let system = Trust { id: 0, anchors: Vec::new() };
         let pem = certificate();
         let trust = with(&system, &secret("ca.crt", &pem)).unwrap();
         assert_eq!(trust.anchors.len(), 1);
@@ -128,10 +94,7 @@ mod tests {
 
     #[test]
     fn a_secret_without_a_usable_certificate_gives_no_trust() {
-        let system = Trust {
-            id: 0,
-            anchors: Vec::new(),
-        };
+        let system = Trust { id: 0, anchors: Vec::new() };
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for (key, value) in [("ca.crt", "hello"), ("ca.pem", broken), ("key", "hello")] {
             assert!(with(&system, &secret(key, value)).is_none(), "{key}");

@@ -22,10 +22,7 @@ impl Signals {
     /// From here on both signals are ours.
     pub(super) fn listen() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self {
-            terminate,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// The next of them.

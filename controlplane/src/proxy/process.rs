@@ -18,31 +18,15 @@ use rustix::process::{
 /// Keeps the memory of this process from core files, debuggers and `/proc/<pid>/mem`.
 pub(super) fn harden() {
     // Where a sandbox forbids these calls it forbids what they prevent as well.
-    let _ = setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    );
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Raises the limit on open files as far as it goes, and returns it.
 pub(super) fn raise_files_max() -> u64 {
     let now = getrlimit(Resource::Nofile);
-    let raised = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: now.maximum,
-            ..now
-        },
-    );
-    let limit = if raised.is_ok() {
-        now.maximum
-    } else {
-        now.current
-    };
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, ..now });
+    let limit = if raised.is_ok() { now.maximum } else { now.current };
     limit.unwrap_or(u64::MAX)
 }
 
@@ -61,11 +45,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn try_listen(address: SocketAddr) -> Result<TcpListener, Errno> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     set_socket_reuseaddr(&socket, true)?;
@@ -92,9 +72,6 @@ mod tests {
         let waiting = thread::spawn(move || listen(address));
         thread::sleep(Duration::from_millis(60));
         drop(first);
-        assert_eq!(
-            waiting.join().unwrap().unwrap().local_addr().unwrap(),
-            address
-        );
+        assert_eq!(waiting.join().unwrap().unwrap().local_addr().unwrap(), address);
     }
 }

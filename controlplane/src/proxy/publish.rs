@@ -28,13 +28,7 @@ impl Publication {
     pub(super) fn new(status: Arc<Status>) -> Self {
         let system = Arc::new(system_trust());
         let snapshots = Publisher::new();
-        Self {
-            snapshots,
-            table: SharedTable::default(),
-            status,
-            system,
-            rights: 0,
-        }
+        Self { snapshots, table: SharedTable::default(), status, system, rights: 0 }
     }
 
     /// Where snapshots appear.
@@ -63,8 +57,7 @@ impl Publication {
         // The table first: a core that sees the new number asks again, and must not be answered
         // from the old table under it.
         self.table.store(Arc::new(compiled.table));
-        self.snapshots
-            .publish(Snapshot::new(compiled.connectors, self.rights));
+        self.snapshots.publish(Snapshot::new(compiled.connectors, self.rights));
         self.status.published(connectors, problems);
         tracing::info!(connectors, problems, generation = self.rights, "published");
         true
@@ -105,11 +98,7 @@ mod tests {
             let readable = publication.update(folder.texts().as_ref());
             let snapshot = publication.snapshots().current();
             let found = snapshot.connector(&ConnectorRef::new("default", "h"));
-            (
-                readable,
-                found.map(|found| found.origin.to_string()),
-                snapshot.rights(),
-            )
+            (readable, found.map(|found| found.origin.to_string()), snapshot.rights())
         };
         let address = Some("https://h.example".to_owned());
         assert_eq!(take(CONNECTOR), (true, address.clone(), 1));

@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use dataplane::vocabulary::{Caller, ConnectorRef, Secret, Verdict};
+use dataplane::vocabulary::{Caller, ConnectorRef, Token, Verdict};
 use ring::digest;
 
 use self::rights::Rights;
@@ -47,11 +47,7 @@ impl Table {
             }
         }
         let rights = Rights::new(objects, problems);
-        Self {
-            tokens,
-            connectors: connectors.into_iter().collect(),
-            rights,
-        }
+        Self { tokens, connectors: connectors.into_iter().collect(), rights }
     }
 
     /// How many tokens are known.
@@ -61,23 +57,17 @@ impl Table {
 
     /// The verdict on a token, and on its bearer's right to `connector` if one is named. A connector
     /// that does not exist is denied like one that may not be used.
-    pub fn verdict(&self, token: &Secret, connector: Option<&ConnectorRef>) -> Verdict {
+    pub fn verdict(&self, token: &Token, connector: Option<&ConnectorRef>) -> Verdict {
         // Looking a sum up takes a time that says nothing about any token.
-        let Some(account) = self.tokens.get(&sum(token.expose())) else {
+        let Some(account) = self.tokens.get(&sum(token.as_bytes())) else {
             return Verdict::Unauthenticated;
         };
         let allowed = connector.is_none_or(|connector| {
             self.connectors.contains(connector)
-                && self
-                    .rights
-                    .allow(&account.caller.user, &account.groups, connector)
+                && self.rights.allow(&account.caller.user, &account.groups, connector)
         });
         let caller = Arc::clone(&account.caller);
-        if allowed {
-            Verdict::Allowed(caller)
-        } else {
-            Verdict::Denied(caller)
-        }
+        if allowed { Verdict::Allowed(caller) } else { Verdict::Denied(caller) }
     }
 }
 
@@ -95,20 +85,14 @@ fn add(
         .and_then(|annotations| annotations.get("kubernetes.io/service-account.name"))
         .filter(|name| !name.is_empty())
         .ok_or(Cause::TokenNameless)?;
-    let token = found
-        .object
-        .values
-        .get("token")
-        .ok_or(Cause::TokenMissing)?;
+    let token = found.object.values.get("token").ok_or(Cause::TokenMissing)?;
     // A field value can hold neither, so such a token could never be presented.
     if token.is_empty() || token.iter().any(|byte| byte.is_ascii_whitespace()) {
         return Err(Cause::TokenMissing);
     }
     let namespace = &found.named.namespace;
-    let caller = Caller {
-        user: format!("system:serviceaccount:{namespace}:{name}").into(),
-        pod: None,
-    };
+    let caller =
+        Caller { user: format!("system:serviceaccount:{namespace}:{name}").into(), pod: None };
     let account = Account {
         named: found.named.clone(),
         caller: Arc::new(caller),

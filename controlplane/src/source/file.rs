@@ -39,11 +39,7 @@ impl Texts {
             .iter()
             .filter_map(|(file, text)| manifest::read(file, text, &mut objects).err())
             .collect();
-        if reasons.is_empty() {
-            Ok(objects)
-        } else {
-            Err(reasons)
-        }
+        if reasons.is_empty() { Ok(objects) } else { Err(reasons) }
     }
 }
 
@@ -71,10 +67,7 @@ impl Folder {
         let mut sum = digest::Context::new(&digest::SHA256);
         let mut files = Vec::with_capacity(names.len());
         for name in names {
-            let failed = |what: String| Unreadable::File {
-                file: Arc::clone(&name),
-                what,
-            };
+            let failed = |what: String| Unreadable::File { file: Arc::clone(&name), what };
             let path = self.0.join(&*name);
             let Some(text) = read_file(&path).map_err(|cause| failed(cause.to_string()))? else {
                 return Err(failed(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
@@ -87,18 +80,13 @@ impl Folder {
         }
         let mut whole = [0; digest::SHA256_OUTPUT_LEN];
         whole.copy_from_slice(sum.finish().as_ref());
-        Ok(Texts {
-            files,
-            digest: whole,
-        })
+        Ok(Texts { files, digest: whole })
     }
 }
 
 /// Whether a file of this name holds manifests.
 fn is_manifest(name: &str) -> bool {
-    let extension = Path::new(name)
-        .extension()
-        .and_then(|extension| extension.to_str());
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
@@ -118,9 +106,7 @@ fn read_file(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     }
     let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
     // A file that grows meanwhile is read again when it has settled.
-    fs::File::open(path)?
-        .take(length as u64 + 1)
-        .read_to_end(&mut text)?;
+    fs::File::open(path)?.take(length as u64 + 1).read_to_end(&mut text)?;
     Ok(Some(text))
 }
 
@@ -140,9 +126,7 @@ pub fn watch(folder: &Folder, mut last: Seen, mut changed: impl FnMut(Change)) {
         let _ = ring.try_send(());
     })
     .and_then(|mut watcher| {
-        watcher
-            .watch(&folder.0, RecursiveMode::NonRecursive)
-            .map(|()| watcher)
+        watcher.watch(&folder.0, RecursiveMode::NonRecursive).map(|()| watcher)
     });
     if let Err(cause) = &notice {
         tracing::warn!(%cause, "the folder cannot be watched: it is looked at now and then instead");
@@ -231,11 +215,7 @@ mod tests {
         for name in ["a.yaml", "b.yml", ".hidden.yaml", "notes.txt", "c.yaml~"] {
             fs::write(folder.path().join(name), secret("s")).unwrap();
         }
-        let objects = Folder::new(folder.path())
-            .texts()
-            .unwrap()
-            .objects()
-            .unwrap();
+        let objects = Folder::new(folder.path()).texts().unwrap().objects().unwrap();
         assert_eq!(objects.secrets.len(), 2);
     }
 
@@ -246,11 +226,7 @@ mod tests {
         fs::write(folder.path().join("..1/a.yaml"), secret("s")).unwrap();
         std::os::unix::fs::symlink("..1", folder.path().join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/a.yaml", folder.path().join("a.yaml")).unwrap();
-        let objects = Folder::new(folder.path())
-            .texts()
-            .unwrap()
-            .objects()
-            .unwrap();
+        let objects = Folder::new(folder.path()).texts().unwrap().objects().unwrap();
         assert_eq!(objects.secrets.len(), 1);
     }
 
@@ -259,11 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "[").unwrap();
         fs::write(folder.path().join("b.yaml"), "x").unwrap();
-        let reasons = Folder::new(folder.path())
-            .texts()
-            .unwrap()
-            .objects()
-            .unwrap_err();
+        let reasons = Folder::new(folder.path()).texts().unwrap().objects().unwrap_err();
         assert_eq!(reasons.len(), 2);
         assert!(Folder::new(folder.path().join("absent")).texts().is_err());
     }
@@ -277,27 +249,15 @@ mod tests {
         let first = Seen::of(folder.texts().as_ref());
         let (report, reports) = mpsc::channel();
         thread::spawn(move || watch(&folder, first, |change| drop(report.send(change))));
-        for (name, text) in [
-            ("a.yaml", secret("t")),
-            ("b.yaml", secret("u")),
-            ("a.yaml", "[".into()),
-        ] {
+        for (name, text) in
+            [("a.yaml", secret("t")), ("b.yaml", secret("u")), ("a.yaml", "[".into())]
+        {
             let started = Instant::now();
             fs::write(directory.path().join(name), text).unwrap();
-            reports
-                .recv_timeout(Duration::from_secs(5))
-                .unwrap()
-                .unwrap();
-            assert!(
-                started.elapsed() < Duration::from_secs(2),
-                "{:?}",
-                started.elapsed()
-            );
+            reports.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
+            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         }
         fs::write(&path, "[").unwrap();
-        assert!(
-            reports.recv_timeout(Duration::from_millis(300)).is_err(),
-            "nothing changed"
-        );
+        assert!(reports.recv_timeout(Duration::from_millis(300)).is_err(), "nothing changed");
     }
 }

@@ -82,10 +82,7 @@ pub fn read(file: &Arc<str>, text: &[u8], objects: &mut Objects) -> Result<(), U
     let mut reader = text;
     let documents = serde_saphyr::read_with_options::<_, Value>(&mut reader, options);
     for (index, document) in documents.enumerate() {
-        let place = Place {
-            file: Arc::clone(file),
-            document: index + 1,
-        };
+        let place = Place { file: Arc::clone(file), document: index + 1 };
         match document {
             Ok(document) => add(place, document, None, objects)?,
             Err(cause) => {
@@ -144,54 +141,29 @@ fn one(
     if version != known.version {
         wipe(Value::Object(fields));
         let (kind, version) = (kind.to_owned(), version.to_owned());
-        return Err(Unreadable::Version {
-            place,
-            kind,
-            version,
-            expected: known.version,
-        });
+        return Err(Unreadable::Version { place, kind, version, expected: known.version });
     }
     let metadata = fields.get("metadata").and_then(Value::as_object);
     let Some(name) = metadata.and_then(|metadata| text(metadata, "name")) else {
         wipe(Value::Object(fields));
-        return Err(Unreadable::Nameless {
-            place,
-            kind: kind.to_owned(),
-        });
+        return Err(Unreadable::Nameless { place, kind: kind.to_owned() });
     };
     let namespace = metadata.and_then(|metadata| text(metadata, "namespace"));
-    let namespace = if known.namespaced {
-        namespace.unwrap_or("default")
-    } else {
-        ""
-    };
-    let named = Named {
-        kind: known.kind,
-        namespace: namespace.into(),
-        name: name.into(),
-    };
+    let namespace = if known.namespaced { namespace.unwrap_or("default") } else { "" };
+    let named = Named { kind: known.kind, namespace: namespace.into(), name: name.into() };
     match known.kind {
         "Connector" => push(&mut objects.connectors, place, named, fields, true),
         "ConnectorClass" => push(&mut objects.classes, place, named, fields, true),
         "Role" => push(&mut objects.roles, place, named, fields, false),
         "RoleBinding" => push(&mut objects.role_bindings, place, named, fields, false),
         "ClusterRole" => push(&mut objects.cluster_roles, place, named, fields, false),
-        "ClusterRoleBinding" => push(
-            &mut objects.cluster_role_bindings,
-            place,
-            named,
-            fields,
-            false,
-        ),
+        "ClusterRoleBinding" => {
+            push(&mut objects.cluster_role_bindings, place, named, fields, false)
+        }
         _ => {
             let object = secret(fields)
                 .map_err(|what| schema(place.clone(), named.clone(), what.to_owned()))?;
-            objects.secrets.push(Found {
-                place,
-                named,
-                unknown_fields: Vec::new(),
-                object,
-            });
+            objects.secrets.push(Found { place, named, unknown_fields: Vec::new(), object });
             Ok(())
         }
     }
@@ -205,11 +177,7 @@ fn push<T: DeserializeOwned + Serialize>(
     fields: Map<String, Value>,
     spec_checked: bool,
 ) -> Result<(), Unreadable> {
-    let spec = if spec_checked {
-        fields.get("spec").cloned()
-    } else {
-        None
-    };
+    let spec = if spec_checked { fields.get("spec").cloned() } else { None };
     let object: T = serde_json::from_value(Value::Object(fields))
         .map_err(|cause| schema(place.clone(), named.clone(), cause.to_string()))?;
     let mut unknown_fields = Vec::new();
@@ -217,12 +185,7 @@ fn push<T: DeserializeOwned + Serialize>(
         let kept = serde_json::to_value(&object).unwrap_or_default();
         lost(&written, kept.get("spec"), "spec", &mut unknown_fields);
     }
-    list.push(Found {
-        place,
-        named,
-        unknown_fields,
-        object,
-    });
+    list.push(Found { place, named, unknown_fields, object });
     Ok(())
 }
 
@@ -251,9 +214,7 @@ fn secret(mut fields: Map<String, Value>) -> Result<SecretObject, &'static str> 
     let decoded = secret_values(&mut fields);
     let mut metadata = fields.remove("metadata").unwrap_or_default();
     // `kubectl apply` leaves a copy of the whole Secret behind in this annotation.
-    let annotations = metadata
-        .get_mut("annotations")
-        .and_then(Value::as_object_mut);
+    let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
     if let Some(copy) = annotations.and_then(|notes| notes.remove(LAST_APPLIED)) {
         wipe(copy);
     }
@@ -261,11 +222,7 @@ fn secret(mut fields: Map<String, Value>) -> Result<SecretObject, &'static str> 
     wipe(Value::Object(fields));
     let metadata: ObjectMeta = serde_json::from_value(metadata)
         .map_err(|_| "metadata is not that of a Kubernetes object")?;
-    Ok(SecretObject {
-        metadata,
-        secret_type,
-        values: decoded?,
-    })
+    Ok(SecretObject { metadata, secret_type, values: decoded? })
 }
 
 /// The values of `data`, and over them those of `stringData`.
@@ -289,11 +246,7 @@ fn secret_values(fields: &mut Map<String, Value>) -> Result<Values, &'static str
                     return Err("a value of data or stringData is not a text: put it in quotes");
                 }
             };
-            let bytes = if encoded {
-                decode(&value)?
-            } else {
-                value.as_bytes().to_vec().into()
-            };
+            let bytes = if encoded { decode(&value)? } else { value.as_bytes().to_vec().into() };
             values.insert(key, bytes);
         }
     }
@@ -355,48 +308,13 @@ const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 const KINDS: [Kind; 7] = [
-    Kind {
-        group: GROUP,
-        version: OURS,
-        kind: "Connector",
-        namespaced: true,
-    },
-    Kind {
-        group: GROUP,
-        version: OURS,
-        kind: "ConnectorClass",
-        namespaced: false,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Secret",
-        namespaced: true,
-    },
-    Kind {
-        group: RBAC_GROUP,
-        version: RBAC,
-        kind: "Role",
-        namespaced: true,
-    },
-    Kind {
-        group: RBAC_GROUP,
-        version: RBAC,
-        kind: "RoleBinding",
-        namespaced: true,
-    },
-    Kind {
-        group: RBAC_GROUP,
-        version: RBAC,
-        kind: "ClusterRole",
-        namespaced: false,
-    },
-    Kind {
-        group: RBAC_GROUP,
-        version: RBAC,
-        kind: "ClusterRoleBinding",
-        namespaced: false,
-    },
+    Kind { group: GROUP, version: OURS, kind: "Connector", namespaced: true },
+    Kind { group: GROUP, version: OURS, kind: "ConnectorClass", namespaced: false },
+    Kind { group: "", version: "v1", kind: "Secret", namespaced: true },
+    Kind { group: RBAC_GROUP, version: RBAC, kind: "Role", namespaced: true },
+    Kind { group: RBAC_GROUP, version: RBAC, kind: "RoleBinding", namespaced: true },
+    Kind { group: RBAC_GROUP, version: RBAC, kind: "ClusterRole", namespaced: false },
+    Kind { group: RBAC_GROUP, version: RBAC, kind: "ClusterRoleBinding", namespaced: false },
 ];
 
 const _: () = assert!(OURS.len() == GROUP.len() + 1 + VERSION.len());

@@ -54,10 +54,7 @@ impl Rights {
         for found in &objects.role_bindings {
             let subjects = found.object.subjects.as_deref();
             let grant = grant(&roles, found, &found.object.role_ref, subjects, problems);
-            let place = rights
-                .in_namespace
-                .entry(Arc::clone(&found.named.namespace))
-                .or_default();
+            let place = rights.in_namespace.entry(Arc::clone(&found.named.namespace)).or_default();
             place.extend(grant);
         }
         for found in &objects.cluster_role_bindings {
@@ -70,10 +67,7 @@ impl Rights {
 
     /// Whether this user, or a member of these groups, may get the connector.
     pub(super) fn allow(&self, user: &str, groups: &[String], connector: &ConnectorRef) -> bool {
-        let here = self
-            .in_namespace
-            .get(connector.namespace())
-            .map_or(&[][..], Vec::as_slice);
+        let here = self.in_namespace.get(connector.namespace()).map_or(&[][..], Vec::as_slice);
         self.everywhere.iter().chain(here).any(|grant| {
             grant.names.contain(connector.name())
                 && (grant.users.contains(user)
@@ -108,34 +102,21 @@ fn grant<T>(
             return None;
         }
     };
-    let role = Named {
-        kind,
-        namespace,
-        name: reference.name.as_str().into(),
-    };
+    let role = Named { kind, namespace, name: reference.name.as_str().into() };
     let Some(names) = roles.get(&role) else {
         problems.push(Problem::at(binding, Cause::RoleNotFound(role)));
         return None;
     };
-    let mut grant = Grant {
-        users: HashSet::new(),
-        groups: HashSet::new(),
-        names: names.clone()?,
-    };
+    let mut grant = Grant { users: HashSet::new(), groups: HashSet::new(), names: names.clone()? };
     for subject in subjects.unwrap_or_default() {
         let name = subject.name.clone();
         let _ = match subject.kind.as_str() {
             "User" => grant.users.insert(name),
             "Group" => grant.groups.insert(name),
             "ServiceAccount" => {
-                let written = subject
-                    .namespace
-                    .as_deref()
-                    .filter(|written| !written.is_empty());
+                let written = subject.namespace.as_deref().filter(|written| !written.is_empty());
                 let namespace = written.unwrap_or(own);
-                grant
-                    .users
-                    .insert(format!("system:serviceaccount:{namespace}:{name}"))
+                grant.users.insert(format!("system:serviceaccount:{namespace}:{name}"))
             }
             _ => false,
         };
@@ -146,11 +127,7 @@ fn grant<T>(
 /// The connectors that rules let someone get; `None` if none at all.
 fn names(rules: Option<&[PolicyRule]>) -> Option<Names> {
     let mut some = HashSet::new();
-    for rule in rules
-        .unwrap_or_default()
-        .iter()
-        .filter(|rule| speaks_of_get(rule))
-    {
+    for rule in rules.unwrap_or_default().iter().filter(|rule| speaks_of_get(rule)) {
         match rule.resource_names.as_deref() {
             None | Some([]) => return Some(Names::All),
             Some(names) => some.extend(names.iter().cloned()),
@@ -163,9 +140,7 @@ fn names(rules: Option<&[PolicyRule]>) -> Option<Names> {
 /// other resources (Kubernetes RBAC, "Referring to resources").
 fn speaks_of_get(rule: &PolicyRule) -> bool {
     let any = |list: Option<&[String]>, word: &str| {
-        list.unwrap_or_default()
-            .iter()
-            .any(|entry| entry == "*" || entry == word)
+        list.unwrap_or_default().iter().any(|entry| entry == "*" || entry == word)
     };
     any(rule.api_groups.as_deref(), GROUP)
         && any(rule.resources.as_deref(), "connectors")

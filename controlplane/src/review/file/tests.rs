@@ -22,23 +22,17 @@ fn table(rights: &str) -> (Table, Vec<String>) {
     let mut objects = Objects::default();
     let text = format!("{CALLERS}{rights}");
     manifest::read(&"a.yaml".into(), text.as_bytes(), &mut objects).unwrap();
-    let connectors = [
-        ("ci", "harbor"),
-        ("ci", "other"),
-        ("prod", "harbor"),
-        ("prod", "other"),
-    ]
-    .map(|(namespace, name)| ConnectorRef::new(namespace, name));
+    let connectors = [("ci", "harbor"), ("ci", "other"), ("prod", "harbor"), ("prod", "other")]
+        .map(|(namespace, name)| ConnectorRef::new(namespace, name));
     let mut problems = Vec::new();
     let table = Table::new(&objects, connectors, &mut problems);
     (table, problems.iter().map(ToString::to_string).collect())
 }
 
 fn verdict(table: &Table, token: &str, connector: &str) -> Verdict {
-    let connector = connector
-        .split_once('/')
-        .map(|(namespace, name)| ConnectorRef::new(namespace, name));
-    table.verdict(&Secret::new(token.as_bytes().to_vec()), connector.as_ref())
+    let connector =
+        connector.split_once('/').map(|(namespace, name)| ConnectorRef::new(namespace, name));
+    table.verdict(&Token::new(token.as_bytes().to_vec()), connector.as_ref())
 }
 
 /// Who may use which of the four connectors under these rights.
@@ -75,48 +69,21 @@ fn a_rule_grants_what_the_api_server_would_grant() {
     let both = "builder:ci/harbor builder:ci/other";
     let group = "apiGroups: [connectors.alauda.io]";
     for (rule, expected) in [
-        (
-            format!("{{{group}, resources: [connectors], verbs: [get]}}"),
-            both,
-        ),
+        (format!("{{{group}, resources: [connectors], verbs: [get]}}"), both),
         (format!("{{{group}, resources: ['*'], verbs: [get]}}"), both),
-        (
-            format!("{{{group}, resources: [connectors], verbs: ['*']}}"),
-            both,
-        ),
-        (
-            "{apiGroups: ['*'], resources: ['*'], verbs: ['*']}".into(),
-            both,
-        ),
-        (
-            format!("{{{group}, resources: [connectors], verbs: [list, watch]}}"),
-            "",
-        ),
-        (
-            format!("{{{group}, resources: [connectors/proxy], verbs: [get]}}"),
-            "",
-        ),
-        (
-            format!("{{{group}, resources: [connectors/*], verbs: [get]}}"),
-            "",
-        ),
-        (
-            "{apiGroups: [''], resources: [connectors], verbs: [get]}".into(),
-            "",
-        ),
+        (format!("{{{group}, resources: [connectors], verbs: ['*']}}"), both),
+        ("{apiGroups: ['*'], resources: ['*'], verbs: ['*']}".into(), both),
+        (format!("{{{group}, resources: [connectors], verbs: [list, watch]}}"), ""),
+        (format!("{{{group}, resources: [connectors/proxy], verbs: [get]}}"), ""),
+        (format!("{{{group}, resources: [connectors/*], verbs: [get]}}"), ""),
+        ("{apiGroups: [''], resources: [connectors], verbs: [get]}".into(), ""),
         ("{nonResourceURLs: ['*'], verbs: ['*']}".into(), ""),
         (
             format!("{{{group}, resources: [connectors], verbs: [get], resourceNames: [harbor]}}"),
             "builder:ci/harbor",
         ),
-        (
-            format!("{{{group}, resources: [connectors], verbs: [get], resourceNames: ['*']}}"),
-            "",
-        ),
-        (
-            format!("{{{group}, resources: [connectors], verbs: [get], resourceNames: []}}"),
-            both,
-        ),
+        (format!("{{{group}, resources: [connectors], verbs: [get], resourceNames: ['*']}}"), ""),
+        (format!("{{{group}, resources: [connectors], verbs: [get], resourceNames: []}}"), both),
     ] {
         assert_eq!(with_rule(&rule), expected, "{rule}");
     }
@@ -139,24 +106,9 @@ fn a_binding_reaches_the_subjects_it_names_and_no_further() {
     let builder = "{kind: ServiceAccount, name: builder, namespace: ci}";
     for (kind, namespace, subjects, expected) in [
         ("RoleBinding", ci, builder, "builder:ci/harbor"),
-        (
-            "RoleBinding",
-            ", namespace: prod",
-            builder,
-            "builder:prod/harbor",
-        ),
-        (
-            "ClusterRoleBinding",
-            "",
-            builder,
-            "builder:ci/harbor builder:prod/harbor",
-        ),
-        (
-            "ClusterRoleBinding",
-            "",
-            "{kind: ServiceAccount, name: builder}",
-            "",
-        ),
+        ("RoleBinding", ", namespace: prod", builder, "builder:prod/harbor"),
+        ("ClusterRoleBinding", "", builder, "builder:ci/harbor builder:prod/harbor"),
+        ("ClusterRoleBinding", "", "{kind: ServiceAccount, name: builder}", ""),
         (
             "RoleBinding",
             ci,
@@ -175,19 +127,10 @@ fn a_binding_reaches_the_subjects_it_names_and_no_further() {
             "{kind: Group, name: 'system:authenticated'}",
             "builder:ci/harbor tester:ci/harbor prod:ci/harbor",
         ),
-        (
-            "RoleBinding",
-            ci,
-            "{kind: Group, name: 'system:masters'}",
-            "",
-        ),
+        ("RoleBinding", ci, "{kind: Group, name: 'system:masters'}", ""),
         ("RoleBinding", ci, "{kind: User, name: builder}", ""),
     ] {
-        assert_eq!(
-            with_subjects(kind, namespace, subjects),
-            expected,
-            "{kind} {subjects}"
-        );
+        assert_eq!(with_subjects(kind, namespace, subjects), expected, "{kind} {subjects}");
     }
 }
 
@@ -198,16 +141,8 @@ fn a_token_alone_is_allowed_and_a_wrong_one_is_not_authenticated() {
         panic!("a good token is allowed where no connector is named");
     };
     assert_eq!(&*caller.user, "system:serviceaccount:ci:builder");
-    for wrong in [
-        "",
-        "token-of-builde",
-        "token-of-builder ",
-        "Token-of-builder",
-    ] {
-        assert_eq!(
-            verdict(&table, wrong, "ci/harbor"),
-            Verdict::Unauthenticated
-        );
+    for wrong in ["", "token-of-builde", "token-of-builder ", "Token-of-builder"] {
+        assert_eq!(verdict(&table, wrong, "ci/harbor"), Verdict::Unauthenticated);
     }
 }
 
@@ -220,14 +155,8 @@ fn an_unknown_connector_is_denied_whatever_the_rights() {
          roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: all}}\n\
          subjects: [{{kind: Group, name: 'system:serviceaccounts'}}]\n"
     ));
-    assert!(matches!(
-        verdict(&table, "token-of-tester", "prod/other"),
-        Verdict::Allowed(_)
-    ));
-    assert!(matches!(
-        verdict(&table, "token-of-tester", "prod/absent"),
-        Verdict::Denied(_)
-    ));
+    assert!(matches!(verdict(&table, "token-of-tester", "prod/other"), Verdict::Allowed(_)));
+    assert!(matches!(verdict(&table, "token-of-tester", "prod/absent"), Verdict::Denied(_)));
 }
 
 #[test]

@@ -42,10 +42,7 @@ items:
         .chain([&objects.roles[0].named])
         .map(ToString::to_string)
         .collect();
-    assert_eq!(
-        names,
-        ["Connector ci/harbor", "Secret default/a", "Role ci/r"]
-    );
+    assert_eq!(names, ["Connector ci/harbor", "Secret default/a", "Role ci/r"]);
     assert_eq!(objects.roles[0].place.to_string(), "a.yaml, document 3");
 }
 
@@ -60,10 +57,7 @@ metadata: {name: &name b, labels: {app: *name}}
 "#,
     )
     .unwrap();
-    assert_eq!(
-        objects.secrets[1].object.metadata.labels.as_ref().unwrap()["app"],
-        "b"
-    );
+    assert_eq!(objects.secrets[1].object.metadata.labels.as_ref().unwrap()["app"], "b");
 }
 
 #[test]
@@ -85,10 +79,7 @@ fn fields_that_the_schema_does_not_know_are_noted() {
          spec: {adress: x, auth: {secretref: {name: s}}, params: [{name: p, value: {any: 1}}]}}",
     )
     .unwrap();
-    assert_eq!(
-        objects.connectors[0].unknown_fields,
-        ["spec.adress", "spec.auth.secretref"]
-    );
+    assert_eq!(objects.connectors[0].unknown_fields, ["spec.adress", "spec.auth.secretref"]);
 }
 
 #[test]
