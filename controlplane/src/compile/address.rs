@@ -66,6 +66,11 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
     Ok((Origin { scheme, host: host.into(), port }, base_path(path)?))
 }
 
+/// What of an address may be shown in a message: nothing, if a user, password or query may be in it.
+pub(super) fn shown(address: &str) -> &str {
+    if address.contains(['@', '?', '#']) { "" } else { address }
+}
+
 /// Splits the authority, and brings the host into its one form.
 fn host_and_port(authority: &str) -> Result<(String, Option<&str>), Refusal> {
     let Some(bracketed) = authority.strip_prefix('[') else {

@@ -103,6 +103,7 @@ fn every_problem_says_what_to_do() {
         "address: 'https://h.example'",
         "connectorClassName: git, address: 'https://h.example'",
         "connectorClassName: harbor",
+        "connectorClassName: harbor, address: 'ftp://h.example'",
         "connectorClassName: harbor, address: 'https://robot:hunter2@h.example'",
         "connectorClassName: harbor, address: 'https://h.example', adress: x",
         "connectorClassName: harbor, address: 'https://h.example', params: [{name: x, value: y}]",
@@ -122,6 +123,7 @@ fn every_problem_says_what_to_do() {
         a.yaml, document 1: Connector ci/harbor: spec.connectorClassName is missing: write harbor
         a.yaml, document 1: Connector ci/harbor: connectorclass.connectors.alauda.io "git" not found: write harbor
         a.yaml, document 1: Connector ci/harbor: spec.address is missing: write the registry's URL, such as https://harbor.example.com
+        a.yaml, document 1: Connector ci/harbor: spec.address "ftp://h.example" is not an http or https URL: write one such as https://harbor.example.com
         a.yaml, document 1: Connector ci/harbor: spec.address has a user or password in it: put them into the Secret
         a.yaml, document 1: Connector ci/harbor: spec.adress is not a field of this kind and is ignored: check its spelling
         a.yaml, document 1: Connector ci/harbor: spec.params has "x", which the class does not declare: remove it

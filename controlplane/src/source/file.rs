@@ -24,9 +24,12 @@ use super::manifest::{self, Unreadable};
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
+/// A file's bytes, wiped when dropped: they may hold a password.
+type Text = Zeroizing<Vec<u8>>;
+
 /// The texts of a folder at one moment.
 pub struct Texts {
-    files: Vec<(Arc<str>, Zeroizing<Vec<u8>>)>,
+    files: Vec<(Arc<str>, io::Result<Text>)>,
     digest: [u8; digest::SHA256_OUTPUT_LEN],
 }
 
@@ -34,11 +37,16 @@ impl Texts {
     /// The objects in them, or everything that keeps them from being read: one reason per file.
     pub fn objects(&self) -> Result<Objects, Vec<Unreadable>> {
         let mut objects = Objects::default();
-        let reasons: Vec<Unreadable> = self
-            .files
-            .iter()
-            .filter_map(|(file, text)| manifest::read(file, text, &mut objects).err())
-            .collect();
+        let mut reasons = Vec::new();
+        for (file, text) in &self.files {
+            let read = match text {
+                Ok(text) => manifest::read(file, text, &mut objects),
+                Err(cause) => {
+                    Err(Unreadable::File { file: Arc::clone(file), what: cause.to_string() })
+                }
+            };
+            reasons.extend(read.err());
+        }
         if reasons.is_empty() { Ok(objects) } else { Err(reasons) }
     }
 }
@@ -49,30 +57,19 @@ impl Folder {
         Self(path.into())
     }
 
-    /// Reads every manifest file. The error names the file.
+    /// Reads every manifest file. Fails only if the folder itself cannot be read, and names it.
     pub fn texts(&self) -> Result<Texts, Unreadable> {
-        let mut names = Vec::new();
-        let folder_failed = |cause: io::Error| Unreadable::File {
+        let names = self.names().map_err(|cause| Unreadable::File {
             file: self.0.display().to_string().into(),
             what: cause.to_string(),
-        };
-        for entry in fs::read_dir(&self.0).map_err(folder_failed)? {
-            let name = entry.map_err(folder_failed)?.file_name();
-            match name.to_str() {
-                Some(name) if is_manifest(name) => names.push(Arc::<str>::from(name)),
-                _ => {}
-            }
-        }
-        names.sort();
+        })?;
         let mut sum = digest::Context::new(&digest::SHA256);
         let mut files = Vec::with_capacity(names.len());
         for name in names {
-            let failed = |what: String| Unreadable::File { file: Arc::clone(&name), what };
-            let path = self.0.join(&*name);
-            let Some(text) = read_file(&path).map_err(|cause| failed(cause.to_string()))? else {
-                return Err(failed(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
-            };
-            for part in [name.as_bytes(), &text] {
+            let text = read_file(&self.0.join(&*name));
+            let failure = text.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            let bytes = text.as_ref().map_or(failure.as_bytes(), |text| text.as_slice());
+            for part in [name.as_bytes(), &[u8::from(text.is_ok())], bytes] {
                 sum.update(&(part.len() as u64).to_le_bytes());
                 sum.update(part);
             }
@@ -82,6 +79,21 @@ impl Folder {
         whole.copy_from_slice(sum.finish().as_ref());
         Ok(Texts { files, digest: whole })
     }
+
+    /// The names of the manifest files, in order.
+    fn names(&self) -> io::Result<Vec<Arc<str>>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| is_manifest(name))
+                && !entry.path().is_dir()
+            {
+                names.push(Arc::from(name));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
 }
 
 /// Whether a file of this name holds manifests.
@@ -90,24 +102,21 @@ fn is_manifest(name: &str) -> bool {
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-/// The file's bytes, in a buffer that never moves; `None` if there are too many.
-fn read_file(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+/// The file's bytes, in a buffer that never moves.
+fn read_file(path: &Path) -> io::Result<Text> {
     let found = fs::metadata(path)?;
-    if found.is_dir() {
-        return Ok(Some(Zeroizing::default()));
-    }
     // Opening a pipe would wait for its other end.
     if !found.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let length = usize::try_from(found.len()).unwrap_or(usize::MAX);
     if length > FILE_BYTES_MAX {
-        return Ok(None);
+        return Err(io::Error::other(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
     }
     let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
     // A file that grows meanwhile is read again when it has settled.
     fs::File::open(path)?.take(length as u64 + 1).read_to_end(&mut text)?;
-    Ok(Some(text))
+    Ok(text)
 }
 
 /// What the watch reports: the folder's texts after a change, or why they cannot be read.
@@ -235,8 +244,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "[").unwrap();
         fs::write(folder.path().join("b.yaml"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("c.yaml")).unwrap();
         let reasons = Folder::new(folder.path()).texts().unwrap().objects().unwrap_err();
-        assert_eq!(reasons.len(), 2);
+        assert_eq!(reasons.len(), 3, "{reasons:?}");
         assert!(Folder::new(folder.path().join("absent")).texts().is_err());
     }
 
