@@ -12,19 +12,27 @@ use crate::compile::compile;
 use crate::config::CheckFlags;
 use crate::crd::{Connector, ConnectorClass};
 use crate::source::file::Folder;
+use crate::source::manifest::Unreadable;
+
+/// Why nothing could be checked or printed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder itself could not be read.
+    #[error("{0}")]
+    Folder(#[from] Unreadable),
+    /// Nobody takes the lines.
+    #[error("stdout: {0}")]
+    Print(#[from] io::Error),
+}
 
 /// Prints every problem of the folder, or one line that says what it holds. Whether it is clean.
-pub fn check(flags: &CheckFlags, out: &mut impl Write) -> io::Result<bool> {
-    let objects = match Folder::new(&flags.folder).texts().map(|texts| texts.objects()) {
-        Ok(Ok(objects)) => objects,
-        Ok(Err(reasons)) => {
+pub fn check(flags: &CheckFlags, out: &mut impl Write) -> Result<bool, Error> {
+    let objects = match Folder::new(&flags.folder).texts()?.objects() {
+        Ok(objects) => objects,
+        Err(reasons) => {
             for reason in reasons {
                 writeln!(out, "{reason}")?;
             }
-            return Ok(false);
-        }
-        Err(reason) => {
-            writeln!(out, "{reason}")?;
             return Ok(false);
         }
     };
@@ -34,8 +42,8 @@ pub fn check(flags: &CheckFlags, out: &mut impl Write) -> io::Result<bool> {
         writeln!(out, "{problem}")?;
     }
     if compiled.problems.is_empty() {
-        let callers = compiled.table.accounts();
-        writeln!(out, "{} connectors, {callers} callers, no problems", compiled.connectors.len())?;
+        let (connectors, callers) = (compiled.connectors.len(), compiled.table.accounts());
+        writeln!(out, "no problems (connectors: {connectors}, callers: {callers})")?;
     }
     Ok(compiled.problems.is_empty())
 }

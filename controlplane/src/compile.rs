@@ -83,8 +83,8 @@ impl Scope<'_> {
         }
         let class = self.class(spec.connector_class_name.as_deref())?;
         let written = spec.address.as_deref().ok_or(Cause::AddressMissing)?;
-        let (origin, base_path) = address::parse(written)
-            .map_err(|why| Cause::Address { field: "spec.address".into(), why })?;
+        let (origin, base_path) =
+            address::parse(written).map_err(|why| bad_address("spec.address", written, why))?;
         let mut access = self.access(found).unwrap_or_else(|cause| unready(cause, causes));
         let trust = self.trust(namespace, spec).unwrap_or_else(|cause| {
             // Without its CA the registry cannot be told from another, so nothing is sent at all.
@@ -119,8 +119,12 @@ impl Scope<'_> {
 
     /// The credential that `spec.auth` names.
     fn access(&self, found: &Found<crd::Connector>) -> Result<Access, Cause> {
-        let Some(auth) = &found.object.spec.auth else { return Ok(Access::Anonymous) };
-        let Some(reference) = &auth.secret_ref else { return Ok(Access::Anonymous) };
+        let Some(auth) = &found.object.spec.auth else {
+            return Ok(Access::Anonymous);
+        };
+        let Some(reference) = &auth.secret_ref else {
+            return Ok(Access::Anonymous);
+        };
         let kind = auth.name.as_deref().unwrap_or_default();
         if kind != "basicAuth" {
             return Err(Cause::AuthName(kind.to_owned()));
@@ -175,16 +179,22 @@ fn aliases(spec: &crd::ConnectorSpec, own: &Origin, causes: &mut Vec<Cause>) -> 
     let mut aliases: Vec<Origin> = Vec::new();
     for extension in &spec.address_extensions {
         let field = format!("spec.addressExtensions {}", extension.name);
-        match extension.value.as_str().map(address::parse) {
-            Some(Ok((origin, _))) if origin != *own && !aliases.contains(&origin) => {
-                aliases.push(origin);
-            }
-            Some(Ok(_)) => causes.push(Cause::AddressRepeated(field)),
-            Some(Err(why)) => causes.push(Cause::Address { field, why }),
-            None => causes.push(Cause::Address { field, why: address::Refusal::Scheme }),
+        let written = extension.value.as_str().unwrap_or_default();
+        match address::parse(written) {
+            Ok((origin, _)) if origin != *own && !aliases.contains(&origin) => aliases.push(origin),
+            Ok(_) => causes.push(Cause::AddressRepeated(field)),
+            Err(why) => causes.push(bad_address(&field, written, why)),
         }
     }
     aliases
+}
+
+fn bad_address(field: &str, written: &str, why: address::Refusal) -> Cause {
+    let field = match address::shown(written) {
+        "" => field.to_owned(),
+        shown => format!("{field} {shown:?}"),
+    };
+    Cause::Address { field, why }
 }
 
 /// The API policy of a connector: its parameter, else its class's.
@@ -256,9 +266,9 @@ fn duplicates(objects: &Objects) -> Vec<Problem> {
 fn repeated<T>(list: &[Found<T>], problems: &mut Vec<Problem>) {
     let first = first_of_each(list);
     for found in list {
-        if let Some(first) = first.get(&found.named).filter(|first| first.place != found.place) {
-            problems.push(Problem::at(found, Cause::Duplicate(first.place.clone())));
-        }
+        let first = first.get(&found.named).filter(|first| !std::ptr::eq(**first, found));
+        problems
+            .extend(first.map(|first| Problem::at(found, Cause::Duplicate(first.place.clone()))));
     }
 }
 

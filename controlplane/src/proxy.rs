@@ -21,7 +21,7 @@ use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
 use crate::bridge;
 use crate::config::ProxyFlags;
-use crate::source::file::{self, Folder, Texts};
+use crate::source::file::{self, Folder, Seen};
 use crate::source::manifest::Unreadable;
 use crate::telemetry::Telemetry;
 
@@ -78,7 +78,9 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
     })
     .map_err(Error::Dataplane)?;
     let connectors = publication.snapshots().current().len();
-    follow(folder, texts, publication)?;
+    let seen = Seen::of(Ok(&texts));
+    drop(texts);
+    follow(folder, seen, publication)?;
     let metrics = Metrics::new(Exposed {
         status: Arc::clone(&status),
         counters: dataplane.counters(),
@@ -115,10 +117,10 @@ fn control_runtime() -> io::Result<Runtime> {
 }
 
 /// Publishes every change of the folder, on a thread of its own.
-fn follow(folder: Folder, first: Texts, mut publication: Publication) -> io::Result<()> {
+fn follow(folder: Folder, seen: Seen, mut publication: Publication) -> io::Result<()> {
     let name = thread::Builder::new().name("source".to_owned());
     name.spawn(move || {
-        file::watch(&folder, &first, move |change| {
+        file::watch(&folder, seen, move |change| {
             publication.update(change.as_ref());
         });
     })?;

@@ -20,7 +20,10 @@ fn a_clean_folder_is_summed_up_in_one_line() {
          spec: {connectorClassName: harbor, address: 'https://h.example'}}",
     );
     assert!(clean, "{text}");
-    expect![[""]].assert_eq(&text);
+    expect![[r#"
+        no problems (connectors: 1, callers: 0)
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]
@@ -30,7 +33,10 @@ fn a_problem_is_a_line_with_file_document_object_and_advice() {
          spec: {connectorClassName: harbor, address: 'https://h.example/?x'}}",
     );
     assert!(!clean);
-    expect![[""]].assert_eq(&text);
+    expect![[r#"
+        a.yaml, document 1: Connector default/h: spec.address has a query or fragment: remove it
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]

@@ -66,6 +66,11 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
     Ok((Origin { scheme, host: host.into(), port }, base_path(path)?))
 }
 
+/// What of an address may be shown in a message: nothing, if a user, password or query may be in it.
+pub(super) fn shown(address: &str) -> &str {
+    if address.contains(['@', '?', '#']) { "" } else { address }
+}
+
 /// Splits the authority, and brings the host into its one form.
 fn host_and_port(authority: &str) -> Result<(String, Option<&str>), Refusal> {
     let Some(bracketed) = authority.strip_prefix('[') else {
@@ -118,10 +123,10 @@ fn number(port: &str) -> Result<u16, Refusal> {
 
 /// The path after the first slash, without a trailing slash, as a base path.
 fn base_path(path: &str) -> Result<String, Refusal> {
-    let path = path.strip_suffix('/').unwrap_or(path);
     if path.is_empty() {
         return Ok(String::new());
     }
+    let path = path.strip_suffix('/').unwrap_or(path);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
     for segment in path.split('/') {
         if matches!(segment, "" | "." | "..") || !segment.bytes().all(plain) {

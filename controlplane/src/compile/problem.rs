@@ -57,7 +57,7 @@ pub enum Cause {
     /// An address that cannot be used.
     #[error("{field} {why}")]
     Address {
-        /// Which field.
+        /// Which field, and its value where that can hold no secret.
         field: String,
         /// What is wrong with it.
         why: Refusal,

@@ -1,7 +1,7 @@
 //! The same manifests as in a cluster, from a folder: read whole, and read again when it changes.
 //!
 //! A folder in, [`Objects`] out, or the reason why they cannot be read. The folder itself is
-//! watched and, because a notification can get lost, looked at every [`RESCAN`] as well. Hidden
+//! watched and, because a notification can get lost, looked at now and then as well. Hidden
 //! files and subfolders are passed over, which makes a mounted Secret or ConfigMap (files that are
 //! links into `..data`) work as it is. Nothing is ever written.
 
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
-use notify::{RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher as _};
 use ring::digest;
 use zeroize::Zeroizing;
 
@@ -23,9 +24,12 @@ use super::manifest::{self, Unreadable};
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
+/// A file's bytes, wiped when dropped: they may hold a password.
+type Text = Zeroizing<Vec<u8>>;
+
 /// The texts of a folder at one moment.
 pub struct Texts {
-    files: Vec<(Arc<str>, Zeroizing<Vec<u8>>)>,
+    files: Vec<(Arc<str>, io::Result<Text>)>,
     digest: [u8; digest::SHA256_OUTPUT_LEN],
 }
 
@@ -33,11 +37,16 @@ impl Texts {
     /// The objects in them, or everything that keeps them from being read: one reason per file.
     pub fn objects(&self) -> Result<Objects, Vec<Unreadable>> {
         let mut objects = Objects::default();
-        let reasons: Vec<Unreadable> = self
-            .files
-            .iter()
-            .filter_map(|(file, text)| manifest::read(file, text, &mut objects).err())
-            .collect();
+        let mut reasons = Vec::new();
+        for (file, text) in &self.files {
+            let read = match text {
+                Ok(text) => manifest::read(file, text, &mut objects),
+                Err(cause) => {
+                    Err(Unreadable::File { file: Arc::clone(file), what: cause.to_string() })
+                }
+            };
+            reasons.extend(read.err());
+        }
         if reasons.is_empty() { Ok(objects) } else { Err(reasons) }
     }
 }
@@ -48,30 +57,19 @@ impl Folder {
         Self(path.into())
     }
 
-    /// Reads every manifest file. The error names the file.
+    /// Reads every manifest file. Fails only if the folder itself cannot be read, and names it.
     pub fn texts(&self) -> Result<Texts, Unreadable> {
-        let mut names = Vec::new();
-        let folder_failed = |cause: io::Error| Unreadable::File {
+        let names = self.names().map_err(|cause| Unreadable::File {
             file: self.0.display().to_string().into(),
             what: cause.to_string(),
-        };
-        for entry in fs::read_dir(&self.0).map_err(folder_failed)? {
-            let name = entry.map_err(folder_failed)?.file_name();
-            match name.to_str() {
-                Some(name) if is_manifest(name) => names.push(Arc::<str>::from(name)),
-                _ => {}
-            }
-        }
-        names.sort();
+        })?;
         let mut sum = digest::Context::new(&digest::SHA256);
         let mut files = Vec::with_capacity(names.len());
         for name in names {
-            let failed = |what: String| Unreadable::File { file: Arc::clone(&name), what };
-            let path = self.0.join(&*name);
-            let Some(text) = read_file(&path).map_err(|cause| failed(cause.to_string()))? else {
-                return Err(failed(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
-            };
-            for part in [name.as_bytes(), &text] {
+            let text = read_file(&self.0.join(&*name));
+            let failure = text.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            let bytes = text.as_ref().map_or(failure.as_bytes(), |text| text.as_slice());
+            for part in [name.as_bytes(), &[u8::from(text.is_ok())], bytes] {
                 sum.update(&(part.len() as u64).to_le_bytes());
                 sum.update(part);
             }
@@ -81,6 +79,21 @@ impl Folder {
         whole.copy_from_slice(sum.finish().as_ref());
         Ok(Texts { files, digest: whole })
     }
+
+    /// The names of the manifest files, in order.
+    fn names(&self) -> io::Result<Vec<Arc<str>>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| is_manifest(name))
+                && !entry.path().is_dir()
+            {
+                names.push(Arc::from(name));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
 }
 
 /// Whether a file of this name holds manifests.
@@ -89,34 +102,35 @@ fn is_manifest(name: &str) -> bool {
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-/// The file's bytes, in a buffer that never moves; `None` if there are too many.
-fn read_file(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+/// The file's bytes, in a buffer that never moves.
+fn read_file(path: &Path) -> io::Result<Text> {
     let found = fs::metadata(path)?;
-    if found.is_dir() {
-        return Ok(Some(Zeroizing::default()));
-    }
     // Opening a pipe would wait for its other end.
     if !found.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let length = usize::try_from(found.len()).unwrap_or(usize::MAX);
     if length > FILE_BYTES_MAX {
-        return Ok(None);
+        return Err(io::Error::other(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
     }
     let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
     // A file that grows meanwhile is read again when it has settled.
     fs::File::open(path)?.take(length as u64 + 1).read_to_end(&mut text)?;
-    Ok(Some(text))
+    Ok(text)
 }
 
 /// What the watch reports: the folder's texts after a change, or why they cannot be read.
 pub type Change = Result<Texts, Unreadable>;
 
-/// Watches the folder and hands every change to `changed`, until the process ends. `first` is what
-/// was read last, so that a change between that reading and this call is not missed.
-pub fn watch(folder: &Folder, first: &Texts, mut changed: impl FnMut(Change)) {
+/// Watches the folder and hands every change to `changed`, until the process ends. `last` is what
+/// was seen last, so that a change between that reading and this call is not missed.
+pub fn watch(folder: &Folder, mut last: Seen, mut changed: impl FnMut(Change)) {
     let (ring, doorbell) = bounded(1);
-    let notice = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
+    let notice = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading is reported too, and must not make us read again.
+        if event.is_ok_and(|event| is_reading(event.kind)) {
+            return;
+        }
         // A bell that already rings need not be rung.
         let _ = ring.try_send(());
     })
@@ -124,21 +138,20 @@ pub fn watch(folder: &Folder, first: &Texts, mut changed: impl FnMut(Change)) {
         watcher.watch(&folder.0, RecursiveMode::NonRecursive).map(|()| watcher)
     });
     if let Err(cause) = &notice {
-        tracing::warn!(%cause, "the folder cannot be watched: it is looked at every 2 s instead");
+        tracing::warn!(%cause, "the folder cannot be watched: it is looked at now and then instead");
     }
-    let mut last = Seen::of(&Ok(first));
     loop {
-        await_change(&doorbell);
         let mut now = folder.texts();
-        let mut seen = Seen::of(&now.as_ref());
+        let mut seen = Seen::of(now.as_ref());
         if seen == last {
+            await_change(&doorbell);
             continue;
         }
         // Whoever writes a file without replacing it leaves it half-written for a moment.
         for _ in 0..SETTLE_ROUNDS_MAX {
             std::thread::sleep(SETTLE);
             now = folder.texts();
-            let again = Seen::of(&now.as_ref());
+            let again = Seen::of(now.as_ref());
             if std::mem::replace(&mut seen, again) == seen {
                 break;
             }
@@ -161,24 +174,26 @@ fn await_change(doorbell: &Receiver<()>) {
     while started.elapsed() < QUIET_WAIT_MAX && doorbell.recv_timeout(SETTLE).is_ok() {}
 }
 
-/// What a look at the folder showed, small enough to keep.
-#[derive(PartialEq, Eq)]
-enum Seen {
-    Texts([u8; digest::SHA256_OUTPUT_LEN]),
-    Failed(String),
+/// Whether an event says only that someone reads.
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
+/// What a look at the folder showed, small enough to keep: a sum of the texts, or why there are
+/// none.
+#[derive(PartialEq, Eq)]
+pub struct Seen(Result<[u8; digest::SHA256_OUTPUT_LEN], String>);
+
 impl Seen {
-    fn of(texts: &Result<&Texts, &Unreadable>) -> Self {
-        match texts {
-            Ok(texts) => Self::Texts(texts.digest),
-            Err(cause) => Self::Failed(cause.to_string()),
-        }
+    /// What these texts are recognised by.
+    pub fn of(texts: Result<&Texts, &Unreadable>) -> Self {
+        Self(texts.map(|texts| texts.digest).map_err(ToString::to_string))
     }
 }
 
-/// How often the folder is looked at although nothing was reported.
-pub const RESCAN: Duration = Duration::from_secs(2);
+/// How often the folder is looked at although nothing was reported: with the time to settle, a
+/// change is live within 2 s even if its notification is lost.
+const RESCAN: Duration = Duration::from_millis(1500);
 
 /// How long the folder must stay as it is before a change is taken.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -229,8 +244,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "[").unwrap();
         fs::write(folder.path().join("b.yaml"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("c.yaml")).unwrap();
         let reasons = Folder::new(folder.path()).texts().unwrap().objects().unwrap_err();
-        assert_eq!(reasons.len(), 2);
+        assert_eq!(reasons.len(), 3, "{reasons:?}");
         assert!(Folder::new(folder.path().join("absent")).texts().is_err());
     }
 
@@ -240,9 +256,9 @@ mod tests {
         let path = directory.path().join("a.yaml");
         fs::write(&path, secret("s")).unwrap();
         let folder = Folder::new(directory.path());
-        let first = folder.texts().unwrap();
+        let first = Seen::of(folder.texts().as_ref());
         let (report, reports) = mpsc::channel();
-        thread::spawn(move || watch(&folder, &first, |change| drop(report.send(change))));
+        thread::spawn(move || watch(&folder, first, |change| drop(report.send(change))));
         for (name, text) in
             [("a.yaml", secret("t")), ("b.yaml", secret("u")), ("a.yaml", "[".into())]
         {

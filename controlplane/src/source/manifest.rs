@@ -21,13 +21,11 @@ use crate::crd::{GROUP, VERSION};
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// The text is not YAML.
-    #[error("{place}: line {line}: not YAML: {what}")]
+    #[error("{place}: not YAML: {what}")]
     Syntax {
         /// Which document.
         place: Place,
-        /// Which line of the file, from 1.
-        line: u64,
-        /// What the parser says.
+        /// What the parser says, with the line.
         what: String,
     },
     /// A document is not an object of Kubernetes.
@@ -88,8 +86,8 @@ pub fn read(file: &Arc<str>, text: &[u8], objects: &mut Objects) -> Result<(), U
         match document {
             Ok(document) => add(place, document, None, objects)?,
             Err(cause) => {
-                let line = cause.location().map_or(0, |location| location.line());
-                return Err(Unreadable::Syntax { place, line, what: cause.to_string() });
+                let what = cause.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+                return Err(Unreadable::Syntax { place, what });
             }
         }
     }

@@ -85,7 +85,7 @@ fn fields_that_the_schema_does_not_know_are_noted() {
 #[test]
 fn what_cannot_be_read_is_named_with_file_document_and_line() {
     let texts = [
-        "a: b\n---\nc: [",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\nc: [",
         "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\nhello",
         "{apiVersion: v1, kind: Secret}",
         "{apiVersion: connectors.alauda.io/v1, kind: Connector, metadata: {name: h}}",
@@ -94,7 +94,13 @@ fn what_cannot_be_read_is_named_with_file_document_and_line() {
         "a: 1\na: 2",
     ];
     let all: Vec<String> = texts.into_iter().map(refused).collect();
-    expect![[""]].assert_eq(&all.join("\n"));
+    expect![[r#"
+        a.yaml, document 2: not YAML: unclosed bracket '[' at line 5, column 4
+        a.yaml, document 2: the document has no apiVersion and kind: is it a Kubernetes manifest?
+        a.yaml, document 1: Secret has no metadata.name: add one
+        a.yaml, document 1: Connector has apiVersion "connectors.alauda.io/v1": write connectors.alauda.io/v1alpha1
+        a.yaml, document 1: Connector default/h: invalid type: sequence, expected a string
+        a.yaml, document 1: not YAML: duplicate mapping key `a` is not allowed here at line 2, column 1"#]].assert_eq(&all.join("\n"));
 }
 
 #[test]
