@@ -7,8 +7,12 @@ pub mod snapshot;
 pub mod limits;
 pub mod error;
 pub mod counters;
+mod parse;
+mod target;
+mod rewrite;
 mod mailbox;
 mod worker;
+mod body;
 
 pub use mailbox::{Postbox, Question};
 pub use worker::{Dataplane, IoMode, Settings};

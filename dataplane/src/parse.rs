@@ -1,0 +1,341 @@
+//! Reads the head of a message, strictly: what two parsers could read differently is refused.
+//!
+//! Bytes in, [`RequestHead`] or [`ResponseHead`] out, or "more bytes are needed". It never looks
+//! at a body, never reads a socket, and copies the head once, into memory that is wiped.
+
+mod fields;
+
+use zeroize::Zeroizing;
+
+use crate::error::Kind;
+use crate::limits::Limits;
+
+pub(crate) use fields::{Fields, Span};
+
+/// A method of the distribution API; all others are refused while parsing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    /// As it stands in a request line.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// The method of that name. `CONNECT`, `TRACE` and other methods in capitals are told from
+    /// garbage, because the caller then learns that the method is what is wrong.
+    fn of(name: &[u8]) -> Result<Self, Kind> {
+        match name {
+            b"GET" => Ok(Self::Get),
+            b"HEAD" => Ok(Self::Head),
+            b"POST" => Ok(Self::Post),
+            b"PUT" => Ok(Self::Put),
+            b"PATCH" => Ok(Self::Patch),
+            b"DELETE" => Ok(Self::Delete),
+            other if !other.is_empty() && other.iter().all(u8::is_ascii_uppercase) => {
+                Err(Kind::MethodNotAllowed)
+            }
+            _ => Err(Kind::Malformed("the request line is not HTTP/1.1")),
+        }
+    }
+}
+
+/// A version of HTTP that is spoken here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http10,
+    Http11,
+}
+
+/// A request's head, as the caller wrote it.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) fields: Fields,
+    target: Span,
+}
+
+impl RequestHead {
+    /// The request-target: visible ASCII, otherwise unchecked.
+    pub(crate) fn target(&self) -> &str {
+        self.fields.text(self.target)
+    }
+
+    /// The `Host` field: RFC 9110 §7.2's grammar without user information or percent signs. Empty
+    /// where HTTP/1.0 left it out.
+    pub(crate) fn host(&self) -> &str {
+        self.fields
+            .get("host")
+            .and_then(|host| str::from_utf8(host).ok())
+            .unwrap_or_default()
+    }
+
+    /// Whether the caller wants the connection kept (RFC 9112 §9.3).
+    pub(crate) fn keep_alive(&self) -> bool {
+        keeps_alive(self.version, &self.fields)
+    }
+
+    /// Whether the caller waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
+    /// Fails with [`Kind::ExpectationUnknown`] for any other expectation.
+    pub(crate) fn expects_continue(&self) -> Result<bool, Kind> {
+        let mut expected = false;
+        for value in self.fields.all("expect") {
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Kind::ExpectationUnknown);
+            }
+            expected = true;
+        }
+        Ok(expected && self.version == Version::Http11)
+    }
+}
+
+/// The head of a registry's answer.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: u16,
+    pub(crate) version: Version,
+    pub(crate) fields: Fields,
+    reason: Span,
+}
+
+impl ResponseHead {
+    /// The reason phrase: printable ASCII, or empty.
+    pub(crate) fn reason(&self) -> &str {
+        self.fields.text(self.reason)
+    }
+
+    /// Whether the registry keeps the connection (RFC 9112 §9.3).
+    pub(crate) fn keep_alive(&self) -> bool {
+        keeps_alive(self.version, &self.fields)
+    }
+}
+
+/// The request head at the front of `bytes` and its length, or `None` while it is incomplete.
+///
+/// One empty line before the request line is tolerated (RFC 9112 §2.2) and counted. What can be
+/// refused before the head is complete, is: garbage, a method that never was one, a target beyond
+/// `target_bytes_max`, a head beyond `head_bytes_max`.
+pub(crate) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(RequestHead, usize)>, Kind> {
+    let (skipped, bytes) = match bytes.strip_prefix(b"\r\n") {
+        Some(rest) => (2, rest),
+        None if bytes == b"\r" => return Ok(None),
+        None => (0, bytes),
+    };
+    check_request_line(bytes, limits)?;
+    let bounded = bytes.get(..limits.head_bytes_max).unwrap_or(bytes);
+    let Some(head) = complete_head(bounded).map_err(Kind::Malformed)? else {
+        let full = bounded.len() >= limits.head_bytes_max;
+        return if full {
+            Err(Kind::HeadTooLarge)
+        } else {
+            Ok(None)
+        };
+    };
+    // Before the rest is looked at, so that `PRI * HTTP/2.0` is told what is wrong with it.
+    let name = head.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let method = Method::of(name)?;
+
+    let mut places = [httparse::EMPTY_HEADER; FIELDS_CEILING];
+    let places = places
+        .get_mut(..limits.head_fields_max.min(FIELDS_CEILING))
+        .unwrap_or_default();
+    let mut parsed = httparse::Request::new(places);
+    let version = match parsed.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => version(parsed.version),
+        Err(httparse::Error::TooManyHeaders) => return Err(Kind::HeadTooLarge),
+        _ => return Err(Kind::Malformed("the request's head is not HTTP/1.1")),
+    };
+    let target = Span::of(head, parsed.path.unwrap_or_default().as_bytes());
+    let fields = Fields::new(Zeroizing::new(head.to_vec()), head, parsed.headers);
+    check_request_fields(version, &fields)?;
+    let head_length = skipped + head.len();
+    Ok(Some((
+        RequestHead {
+            method,
+            version,
+            fields,
+            target,
+        },
+        head_length,
+    )))
+}
+
+/// The head of an answer at the front of `bytes` and its length, or `None` while it is incomplete.
+/// All errors are [`Kind::RegistryMalformed`].
+pub(crate) fn response(
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<Option<(ResponseHead, usize)>, Kind> {
+    let start = b"HTTP/1.";
+    let seen = bytes.get(..start.len()).unwrap_or(bytes);
+    if !start.starts_with(seen) {
+        return Err(Kind::RegistryMalformed(
+            "the registry does not answer in HTTP/1.1",
+        ));
+    }
+    let bounded = bytes.get(..limits.head_bytes_max).unwrap_or(bytes);
+    let too_large = Kind::RegistryMalformed("the head of the registry's answer is too large");
+    let Some(head) = complete_head(bounded).map_err(|_| ANSWER_MALFORMED)? else {
+        return if bounded.len() >= limits.head_bytes_max {
+            Err(too_large)
+        } else {
+            Ok(None)
+        };
+    };
+
+    let mut places = [httparse::EMPTY_HEADER; FIELDS_CEILING];
+    let places = places
+        .get_mut(..limits.head_fields_max.min(FIELDS_CEILING))
+        .unwrap_or_default();
+    let mut parsed = httparse::Response::new(places);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(too_large),
+        _ => return Err(ANSWER_MALFORMED),
+    }
+    let status = parsed.code.unwrap_or_default();
+    if !(100..=599).contains(&status) {
+        return Err(Kind::RegistryMalformed(
+            "the registry's status is none that HTTP knows",
+        ));
+    }
+    let reason = Span::of(head, parsed.reason.unwrap_or_default().as_bytes());
+    let version = version(parsed.version);
+    let fields = Fields::new(Zeroizing::new(head.to_vec()), head, parsed.headers);
+    Ok(Some((
+        ResponseHead {
+            status,
+            version,
+            fields,
+            reason,
+        },
+        head.len(),
+    )))
+}
+
+/// Refuses early what can never become a request line of ours; `bytes` may end anywhere.
+fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
+    let mut words = bytes.splitn(2, |byte| *byte == b' ');
+    let method = words.next().unwrap_or_default();
+    if method.len() > METHOD_BYTES_MAX || !method.iter().all(u8::is_ascii_uppercase) {
+        return Err(Kind::Malformed("the request line is not HTTP/1.1"));
+    }
+    let Some(rest) = words.next() else {
+        return Ok(());
+    };
+    let target = rest
+        .split(|byte| matches!(byte, b' ' | b'\r' | b'\n'))
+        .next()
+        .unwrap_or_default();
+    if target.len() > limits.target_bytes_max {
+        return Err(Kind::TargetTooLong);
+    }
+    if !target.iter().all(u8::is_ascii_graphic) {
+        return Err(Kind::Malformed(
+            "the request-target has bytes that no URI has",
+        ));
+    }
+    Ok(())
+}
+
+/// The head at the front of `bytes`, empty line included, or `None` while it is incomplete.
+///
+/// httparse takes a bare LF for a line's end, and so do some servers, while others do not; that
+/// difference is what smuggles requests, so here a line ends with CR LF or the head is refused.
+fn complete_head(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
+    let mut before = 0;
+    let mut line_is_empty = false;
+    for (place, byte) in bytes.iter().enumerate() {
+        match (before, *byte) {
+            (b'\r', b'\n') if line_is_empty => return Ok(bytes.get(..=place)),
+            (b'\r', b'\n') => line_is_empty = true,
+            (b'\r', _) | (_, b'\n') => return Err("a line must end with CR LF"),
+            (_, b'\r') => {}
+            (_, 0) => return Err("a head has no NUL"),
+            _ => line_is_empty = false,
+        }
+        before = *byte;
+    }
+    Ok(None)
+}
+
+/// What RFC 9112 demands of a request's fields beyond their grammar.
+fn check_request_fields(version: Version, fields: &Fields) -> Result<(), Kind> {
+    // CGI-like servers read `Content_Length` as `Content-Length`.
+    if fields.iter().any(|(name, _)| name.contains('_')) {
+        return Err(Kind::Malformed("a field's name has an underscore"));
+    }
+    let mut hosts = fields.all("host");
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(_), None) => Err(Kind::Malformed("the Host field is not a host")),
+        (Some(_), Some(_)) => Err(Kind::Malformed("there are two Host fields")),
+        (None, _) if version == Version::Http10 => Ok(()),
+        (None, _) => Err(Kind::Malformed("the Host field is missing")),
+    }
+}
+
+/// Whether `host` is a name or an address, perhaps with a port: what RFC 3986 §3.2.2 allows, less
+/// what no registry's name needs (percent signs and sub-delimiters).
+fn is_host(host: &[u8]) -> bool {
+    let Ok(host) = str::from_utf8(host) else {
+        return false;
+    };
+    let (name_is_good, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => (address.parse::<std::net::Ipv6Addr>().is_ok(), rest),
+        None => {
+            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+            let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            (!name.is_empty() && name.bytes().all(inner), port)
+        }
+    };
+    let port_is_good = match port.strip_prefix(':') {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
+        None => port.is_empty(),
+    };
+    name_is_good && port_is_good
+}
+
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(0) {
+        Version::Http10
+    } else {
+        Version::Http11
+    }
+}
+
+fn keeps_alive(version: Version, fields: &Fields) -> bool {
+    match version {
+        Version::Http11 => !fields.has_token("connection", "close"),
+        Version::Http10 => {
+            fields.has_token("connection", "keep-alive") && !fields.has_token("connection", "close")
+        }
+    }
+}
+
+const ANSWER_MALFORMED: Kind =
+    Kind::RegistryMalformed("the head of the registry's answer is not HTTP/1.1");
+
+/// Room for fields on the stack: `head_fields_max` counts up to here.
+const FIELDS_CEILING: usize = 256;
+
+/// Longer than any registered method.
+const METHOD_BYTES_MAX: usize = 24;
+
+#[cfg(test)]
+mod tests;

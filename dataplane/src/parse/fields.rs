@@ -1,0 +1,114 @@
+//! The fields of one head, kept as the bytes that came and the places in them.
+//!
+//! It never changes or decodes a value, and its bytes are wiped when it is dropped: a caller's
+//! token is among them.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A place in a text that somebody else owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// Where `part`, a slice of `whole`, lies in it.
+    pub(crate) fn of(whole: &[u8], part: &[u8]) -> Self {
+        let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+        // An empty part may lie anywhere.
+        let start = if start <= whole.len() { start } else { 0 };
+        let end = (start + part.len()).min(whole.len());
+        // A head is far below 4 GiB; were it not, the span would be empty, never wrong.
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
+    /// What lies there.
+    pub(crate) fn get(self, whole: &[u8]) -> &[u8] {
+        let (start, end) = (self.start as usize, self.end as usize);
+        whole.get(start..end).unwrap_or_default()
+    }
+}
+
+/// The fields of a head, in the order they came.
+pub(crate) struct Fields {
+    bytes: Zeroizing<Vec<u8>>,
+    spans: Vec<(Span, Span)>,
+}
+
+impl Fields {
+    /// Takes over `bytes`, a copy of the `head` that `parsed` points into.
+    pub(super) fn new(
+        bytes: Zeroizing<Vec<u8>>,
+        head: &[u8],
+        parsed: &[httparse::Header<'_>],
+    ) -> Self {
+        let span = |field: &httparse::Header<'_>| {
+            (
+                Span::of(head, field.name.as_bytes()),
+                Span::of(head, field.value),
+            )
+        };
+        Self {
+            bytes,
+            spans: parsed.iter().map(span).collect(),
+        }
+    }
+
+    /// Names as written, and values without the white space around them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.spans
+            .iter()
+            .map(|(name, value)| (self.text(*name), value.get(&self.bytes)))
+    }
+
+    /// The first field of that name, in any case.
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// All fields of that name, in any case, each a value of its own.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter()
+            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// Whether `token`, in any case, is among the comma-separated values of all fields of `name`.
+    pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
+        self.tokens(name)
+            .any(|known| known.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// The comma-separated values of all fields of that name.
+    pub(crate) fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.all(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|token| !token.is_empty())
+    }
+
+    /// How many bytes the head had.
+    pub(crate) fn head_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The text at `span` of the head; empty if it is not ASCII or UTF-8.
+    pub(super) fn text(&self, span: Span) -> &str {
+        str::from_utf8(span.get(&self.bytes)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Fields {
+    // The values may be tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} fields]", self.spans.len())
+    }
+}

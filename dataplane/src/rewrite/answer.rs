@@ -1,0 +1,215 @@
+//! The registry's answer in the caller's terms.
+//!
+//! A head in, a decision and a head out. It never lets a challenge or a cookie of the registry, nor
+//! an address that leads around this proxy, reach the caller.
+
+use super::location::{Place, place};
+use super::{ReturnPath, fields, push};
+use crate::body::Framing;
+use crate::counters::Route;
+use crate::error::Kind;
+use crate::parse::{Method, ResponseHead, Version};
+
+/// A complete head for the caller.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) head: Vec<u8>,
+    pub(crate) status: u16,
+}
+
+/// What becomes of a registry's answer.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// This head, then the registry's body.
+    Relay(Answer),
+    /// An answer of our own; the registry's body is not relayed.
+    Replace(Kind),
+    /// The registry's status with a body of our own: no client of a registry reads HTML.
+    ReplaceBody {
+        status: u16,
+        /// The registry's `Retry-After`.
+        retry_after: Option<Box<str>>,
+    },
+}
+
+/// See [`super::response`].
+pub(super) fn reply(
+    head: &ResponseHead,
+    framing: Framing,
+    back: &ReturnPath,
+    keep_alive: bool,
+    caller_version: Version,
+) -> Result<Reply, Kind> {
+    match head.status {
+        // Harbor says 401 for a wrong password, a missing right and an unknown project alike; the
+        // caller's own token was good, so it must not hear 401.
+        401 => return Ok(Reply::Replace(Kind::CredentialRefused)),
+        100..=199 | 407 => {
+            return Err(Kind::RegistryMalformed(
+                "an answer of this status was not asked for",
+            ));
+        }
+        400.. if back.route != Route::Api && has_body(framing) && !is_json(head) => {
+            return Ok(Reply::ReplaceBody {
+                status: head.status,
+                retry_after: retry_after(head),
+            });
+        }
+        _ => {}
+    }
+    let location = location(head, back)?;
+    let mut bytes = Vec::with_capacity(head.fields.head_bytes() * 2 + ROOM_FOR_OUR_FIELDS);
+    push(
+        &mut bytes,
+        [
+            "HTTP/1.1 ",
+            &head.status.to_string(),
+            " ",
+            head.reason(),
+            "\r\n",
+        ],
+    );
+    fields::of_response(&head.fields, &mut bytes);
+    if let Some(location) = location {
+        fields::push(&mut bytes, "Location", location.as_bytes());
+    }
+    for value in head.fields.all("link") {
+        if let Some(link) = link(value, back)? {
+            fields::push(&mut bytes, "Link", link.as_bytes());
+        }
+    }
+    push_framing(&mut bytes, head, framing, keep_alive, caller_version);
+    bytes.extend_from_slice(b"\r\n");
+    Ok(Reply::Relay(Answer {
+        head: bytes,
+        status: head.status,
+    }))
+}
+
+/// The caller's `Location`, where an answer of this status has one (RFC 9110 §10.2.2, and 202 and
+/// 204 in the distribution API).
+fn location(head: &ResponseHead, back: &ReturnPath) -> Result<Option<String>, Kind> {
+    let redirects = (300..=399).contains(&head.status);
+    if !redirects && !matches!(head.status, 201 | 202 | 204) {
+        return Ok(None);
+    }
+    let mut values = head.fields.all("location");
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => {
+            return Err(Kind::RegistryMalformed(
+                "the registry answers with two Location fields",
+            ));
+        }
+    };
+    match place(value, back) {
+        Some(Place::Here(path)) => Ok(Some(path)),
+        // An upload's address is https behind an http balancer's back; a redirection means it.
+        Some(Place::Secured(_)) if redirects => Err(Kind::RegistryMalformed(
+            "the registry wants https: write https:// in spec.address",
+        )),
+        Some(Place::Secured(path)) => Ok(Some(path)),
+        // A blob store's pre-signed address; the caller fetches it without our credential.
+        Some(Place::Elsewhere) if redirects && is_blob_read(back) => {
+            Ok(str::from_utf8(value).ok().map(str::to_owned))
+        }
+        Some(Place::Elsewhere) => Err(Kind::RegistryMalformed(
+            "the registry's Location leads to another host",
+        )),
+        None => Err(Kind::RegistryMalformed(
+            "the registry's Location leads out of its API",
+        )),
+    }
+}
+
+fn is_blob_read(back: &ReturnPath) -> bool {
+    back.route == Route::Blob && matches!(back.method, Method::Get | Method::Head)
+}
+
+/// One `Link` field with every address in it rewritten (RFC 8288 §3), or `None` where it leads
+/// elsewhere. A next page that cannot be followed is an error: a shorter list would be a lie.
+fn link(value: &[u8], back: &ReturnPath) -> Result<Option<String>, Kind> {
+    let foreign = || {
+        let pages = matches!(back.route, Route::Tags | Route::Referrers | Route::Api);
+        let why = "the registry's Link leads out of its API";
+        if pages {
+            Err(Kind::RegistryMalformed(why))
+        } else {
+            Ok(None)
+        }
+    };
+    let Ok(mut rest) = str::from_utf8(value) else {
+        return foreign();
+    };
+    let mut rewritten = String::with_capacity(rest.len() + back.prefix.len());
+    while let Some((before, after)) = rest.split_once('<') {
+        let Some((address, after)) = after.split_once('>') else {
+            return foreign();
+        };
+        let Some(Place::Here(path) | Place::Secured(path)) = place(address.as_bytes(), back) else {
+            return foreign();
+        };
+        for part in [before, "<", &path, ">"] {
+            rewritten.push_str(part);
+        }
+        rest = after;
+    }
+    rewritten.push_str(rest);
+    Ok(Some(rewritten))
+}
+
+/// Whether bytes of a body follow.
+fn has_body(framing: Framing) -> bool {
+    !matches!(framing, Framing::None | Framing::Length(0))
+}
+
+/// Whether the body is JSON by its type: `application/json`, or a type made of it.
+fn is_json(head: &ResponseHead) -> bool {
+    let value = head.fields.get("content-type").unwrap_or_default();
+    let main = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    let main = main.trim_ascii().to_ascii_lowercase();
+    main == b"application/json" || main.ends_with(b"+json")
+}
+
+fn retry_after(head: &ResponseHead) -> Option<Box<str>> {
+    let value = str::from_utf8(head.fields.get("retry-after")?).ok()?;
+    let text = |byte: u8| (b' '..=b'~').contains(&byte);
+    (value.len() <= RETRY_AFTER_BYTES_MAX && value.bytes().all(text)).then(|| value.into())
+}
+
+/// The fields that say where the body ends and whether another answer follows.
+fn push_framing(
+    bytes: &mut Vec<u8>,
+    head: &ResponseHead,
+    framing: Framing,
+    keep_alive: bool,
+    caller_version: Version,
+) {
+    let old_caller = caller_version == Version::Http10;
+    match framing {
+        Framing::Length(length) => push(bytes, ["Content-Length: ", &length.to_string(), "\r\n"]),
+        Framing::Chunked if !old_caller => push(bytes, ["Transfer-Encoding: chunked\r\n"]),
+        Framing::Chunked | Framing::UntilClose => {}
+        // What `HEAD` and 304 say is the length of a body that is not here: a client reads a
+        // blob's size from it. `body` has checked that it is one number.
+        Framing::None if head.status != 204 => {
+            if let Some(length) = head.fields.get("content-length") {
+                fields::push(bytes, "Content-Length", length);
+            }
+        }
+        Framing::None => {}
+    }
+    let ends_by_closing =
+        framing == Framing::UntilClose || (framing == Framing::Chunked && old_caller);
+    if !keep_alive || ends_by_closing {
+        push(bytes, ["Connection: close\r\n"]);
+    } else if old_caller {
+        push(bytes, ["Connection: keep-alive\r\n"]);
+    }
+}
+
+/// The status line and the framing.
+const ROOM_FOR_OUR_FIELDS: usize = 512;
+/// A date is 29 bytes.
+const RETRY_AFTER_BYTES_MAX: usize = 64;

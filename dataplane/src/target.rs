@@ -1,0 +1,326 @@
+//! What a request names: the connector, and the resource behind it.
+//!
+//! [`RequestHead`] in, [`Target`] out. It never decodes a path: a path that two servers could
+//! normalise differently is refused, so that what is allowed here is what the registry reads.
+
+pub(crate) mod api;
+mod host;
+pub(crate) mod name;
+mod query;
+
+use crate::counters::Route;
+use crate::error::Kind;
+use crate::limits::Limits;
+use crate::parse::{Method, RequestHead, Span};
+use crate::vocabulary::{ConnectorRef, is_dns_label};
+
+/// How the caller named the connector: it decides how a `Location` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `/v2/namespaces/<namespace>/connectors/<name>/…`.
+    Path,
+    /// The host `c-<name>.<namespace>.svc…`.
+    Host,
+}
+
+/// What of the registry is asked for. The spans lie in [`Target::rest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resource {
+    /// The bare `/v2/`, which is answered here.
+    Ping,
+    /// `manifests/<reference>`.
+    Manifest { reference: Span },
+    /// `blobs/<digest>`.
+    Blob { digest: Span },
+    /// `blobs/uploads/`, where an upload begins.
+    UploadStart,
+    /// `blobs/uploads/<id>`.
+    Upload,
+    /// `tags/list`.
+    Tags,
+    /// `referrers/<digest>`.
+    Referrers { digest: Span },
+    /// Harbor's own API; [`api::api_permits`] decides about it.
+    Api,
+}
+
+/// What a request names. Its texts are byte for byte what the caller wrote.
+#[derive(Debug)]
+pub(crate) struct Target {
+    connector: Option<ConnectorRef>,
+    form: Form,
+    resource: Resource,
+    rest: Box<str>,
+    query: Option<Box<str>>,
+    repository: Span,
+}
+
+impl Target {
+    /// The connector; `None` for [`Resource::Ping`] only.
+    pub(crate) fn connector(&self) -> Option<&ConnectorRef> {
+        self.connector.as_ref()
+    }
+
+    /// How the connector was named.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// What was asked for, as a label.
+    pub(crate) fn route(&self) -> Route {
+        match self.resource {
+            Resource::Ping => Route::Ping,
+            Resource::Manifest { .. } => Route::Manifest,
+            Resource::Blob { .. } => Route::Blob,
+            Resource::UploadStart | Resource::Upload => Route::Upload,
+            Resource::Tags => Route::Tags,
+            Resource::Referrers { .. } => Route::Referrers,
+            Resource::Api => Route::Api,
+        }
+    }
+
+    /// The repository, without the connector's prefix; empty for a ping and Harbor's API.
+    pub(crate) fn repository(&self) -> &str {
+        self.text(self.repository)
+    }
+
+    /// The tag or digest, as written; empty where there is none.
+    pub(crate) fn reference(&self) -> &str {
+        match self.resource {
+            Resource::Manifest { reference } => self.text(reference),
+            Resource::Blob { digest } | Resource::Referrers { digest } => self.text(digest),
+            _ => "",
+        }
+    }
+
+    /// The raw path without the connector's prefix: it begins with `/v2` or `/api/v2.0/`.
+    pub(crate) fn rest(&self) -> &str {
+        &self.rest
+    }
+
+    /// The raw query, without its question mark.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// What was asked for.
+    pub(crate) fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    fn text(&self, span: Span) -> &str {
+        str::from_utf8(span.get(self.rest.as_bytes())).unwrap_or_default()
+    }
+}
+
+/// What `head` names. `cluster_domain` is what follows `.svc.` in a Service's full name.
+///
+/// The path decides when it has the whole prefix; the `Host` is the fallback. Fails where the
+/// target lies outside the distribution API's grammar, where its method does not exist, or where
+/// its query or its body could smuggle a parameter past a check of the registry.
+pub(crate) fn of(
+    head: &RequestHead,
+    cluster_domain: &str,
+    limits: &Limits,
+) -> Result<Target, Kind> {
+    if !head.target().starts_with('/') {
+        return Err(Kind::Malformed(
+            "this address is no forward proxy: the target must be a path",
+        ));
+    }
+    let (path, query) = match head.target().split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (head.target(), None),
+    };
+    name::check_path(path)?;
+    let named = match path {
+        "/v2" | "/v2/" => Named {
+            connector: None,
+            form: Form::Host,
+            rest: path.to_owned(),
+        },
+        _ => named(path, head.host(), cluster_domain)?,
+    };
+    let (resource, repository) = resource(&named.rest)?;
+    check_method(head.method, resource)?;
+    if let Some(query) = query {
+        query::check(query, resource)?;
+    }
+    check_body(head, resource, limits)?;
+    Ok(Target {
+        connector: named.connector,
+        form: named.form,
+        resource,
+        repository,
+        rest: named.rest.into_boxed_str(),
+        query: query.map(Box::from),
+    })
+}
+
+/// A path that has been told apart from the connector it names.
+struct Named {
+    connector: Option<ConnectorRef>,
+    form: Form,
+    rest: String,
+}
+
+/// Finds the connector that `path`, or else `host`, names.
+fn named(path: &str, host: &str, cluster_domain: &str) -> Result<Named, Kind> {
+    // The path form has its prefix after `/v2/`, as an image's name has; Harbor's API before all.
+    let (start, rest) = match path.strip_prefix("/v2/") {
+        Some(rest) => ("/v2/", rest),
+        None => ("/", path.strip_prefix('/').unwrap_or_default()),
+    };
+    if let Some(((namespace, name), rest)) = name::split_prefix(rest) {
+        if !is_dns_label(namespace) || !is_dns_label(name) {
+            return Err(Kind::NameInvalid(
+                "the connector's namespace or name is no DNS label",
+            ));
+        }
+        let rest = [start, rest].concat();
+        if start == "/" && !rest.starts_with(api::ROOT) {
+            return Err(Kind::NameInvalid(
+                "only /api/v2.0/ stands behind this prefix",
+            ));
+        }
+        let connector = Some(ConnectorRef::new(namespace, name));
+        return Ok(Named {
+            connector,
+            form: Form::Path,
+            rest,
+        });
+    }
+    let connector = host::connector(host, cluster_domain).ok_or(Kind::NoConnector)?;
+    Ok(Named {
+        connector: Some(connector),
+        form: Form::Host,
+        rest: path.to_owned(),
+    })
+}
+
+/// The resource and, where there is one, the repository that `rest` names.
+///
+/// It is read from its end: repositories may have components called `manifests` or `blobs`.
+fn resource(rest: &str) -> Result<(Resource, Span), Kind> {
+    let place = |part: &str| Span::of(rest.as_bytes(), part.as_bytes());
+    if matches!(rest, "/v2" | "/v2/") {
+        return Ok((Resource::Ping, Span::default()));
+    }
+    if let Some(path) = rest.strip_prefix(api::ROOT) {
+        return api::check_path(path).map(|()| (Resource::Api, Span::default()));
+    }
+    let Some(path) = rest.strip_prefix("/v2/") else {
+        return Err(Kind::NameInvalid(
+            "the path is neither of /v2/ nor of /api/v2.0/",
+        ));
+    };
+    if path == "_catalog" {
+        return Err(Kind::PolicyDenied(
+            "the catalog of a registry does not pass this proxy",
+        ));
+    }
+    let unknown = Kind::NameInvalid("the path names nothing of the distribution API");
+    let (resource, repository) = if let Some(repository) = path.strip_suffix("/tags/list") {
+        (Resource::Tags, repository)
+    } else if let Some(repository) = strip_either(path, "/blobs/uploads/", "/blobs/uploads") {
+        (Resource::UploadStart, repository)
+    } else {
+        let (parent, last) = path.rsplit_once('/').ok_or(unknown)?;
+        if let Some(repository) = parent.strip_suffix("/manifests") {
+            name::check_reference(last)?;
+            (
+                Resource::Manifest {
+                    reference: place(last),
+                },
+                repository,
+            )
+        } else if let Some(repository) = parent.strip_suffix("/referrers") {
+            name::check_digest(last)?;
+            (
+                Resource::Referrers {
+                    digest: place(last),
+                },
+                repository,
+            )
+        } else if let Some(repository) = parent.strip_suffix("/blobs/uploads") {
+            name::check_upload(last)?;
+            (Resource::Upload, repository)
+        } else if let Some(repository) = parent.strip_suffix("/blobs") {
+            name::check_digest(last)?;
+            (
+                Resource::Blob {
+                    digest: place(last),
+                },
+                repository,
+            )
+        } else {
+            return Err(unknown);
+        }
+    };
+    if !name::is_repository(repository) {
+        return Err(Kind::NameInvalid(
+            "the repository's name breaks the distribution API's grammar",
+        ));
+    }
+    Ok((resource, place(repository)))
+}
+
+fn strip_either<'a>(path: &'a str, one: &str, other: &str) -> Option<&'a str> {
+    path.strip_suffix(one).or_else(|| path.strip_suffix(other))
+}
+
+/// Whether the resource has the method. Harbor's API has all of them; its policy comes later.
+fn check_method(method: Method, resource: Resource) -> Result<(), Kind> {
+    use Method::{Delete, Get, Head, Patch, Post, Put};
+    let has_it = match resource {
+        Resource::Ping | Resource::Tags | Resource::Referrers { .. } => {
+            matches!(method, Get | Head)
+        }
+        Resource::Manifest { .. } => matches!(method, Get | Head | Put | Delete),
+        Resource::Blob { .. } => matches!(method, Get | Head | Delete),
+        Resource::UploadStart => method == Post,
+        Resource::Upload => matches!(method, Get | Head | Patch | Put | Delete),
+        Resource::Api => true,
+    };
+    if has_it {
+        Ok(())
+    } else {
+        Err(Kind::MethodNotAllowed)
+    }
+}
+
+/// Refuses bodies that must not reach the registry, by what the head says about them.
+///
+/// docker/distribution prefers the parameters of a form body to those of the query, while Harbor
+/// checks the query's: a form could mount a blob that nobody checked. Go trims and lower-cases by
+/// Unicode before it compares the type, so a type that is not ASCII is refused with the forms.
+fn check_body(head: &RequestHead, resource: Resource, limits: &Limits) -> Result<(), Kind> {
+    if matches!(resource, Resource::UploadStart | Resource::Upload) {
+        for content_type in head.fields.all("content-type") {
+            let main = content_type
+                .split(|byte| *byte == b';')
+                .next()
+                .unwrap_or_default();
+            let main = main.trim_ascii().to_ascii_lowercase();
+            let is_form = main == b"application/x-www-form-urlencoded";
+            if is_form || main.starts_with(b"multipart/") || !content_type.is_ascii() {
+                return Err(Kind::FormBody);
+            }
+        }
+    }
+    // A length that is no number is `body`'s to refuse.
+    let length = head
+        .fields
+        .get("content-length")
+        .and_then(|value| str::from_utf8(value).ok());
+    let length = length
+        .and_then(|digits| digits.parse::<u64>().ok())
+        .unwrap_or_default();
+    if matches!(resource, Resource::Manifest { .. }) && length > limits.manifest_bytes_max {
+        return Err(Kind::ManifestTooLarge);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
