@@ -13,6 +13,9 @@ mod rewrite;
 mod mailbox;
 mod worker;
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use mailbox::{Postbox, Question};
 pub use worker::{Dataplane, IoMode, Settings};
