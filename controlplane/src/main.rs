@@ -1,2 +1,45 @@
-//! x
-fn main(){}
+//! The verbs. Exit codes: 0 clean, 1 failed, 2 usage.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use controlplane::config::{CommandLine, Verb};
+use controlplane::{check, proxy};
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse();
+    match run(command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(cause) => {
+            eprintln!("harbor-connector: {cause:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the verb; whether it ended clean.
+fn run(command: CommandLine) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    match command.verb {
+        Verb::Proxy(flags) => {
+            let Some(folder) = flags.file.clone() else { no_source() };
+            drop(out);
+            Ok(proxy::run(&flags, folder)?)
+        }
+        Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),
+        Verb::Crds => {
+            check::crds(&mut out)?;
+            Ok(true)
+        }
+    }
+}
+
+/// Ends with a usage error.
+fn no_source() -> ! {
+    let what = "--file DIR is needed: connectors cannot be read from a cluster yet";
+    let mut command = <CommandLine as clap::CommandFactory>::command();
+    command.error(ErrorKind::MissingRequiredArgument, what).exit()
+}

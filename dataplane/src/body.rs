@@ -36,14 +36,10 @@ pub(crate) fn of_request(head: &RequestHead) -> Result<Framing, Kind> {
         (Coding::Chunked, Ok(None)) => Framing::Chunked,
         (Coding::Other, Ok(None)) => return Err(Kind::CodingUnknown),
         (Coding::Odd, Ok(None)) => {
-            return Err(Kind::Malformed(
-                "Transfer-Encoding must be one field, and chunked",
-            ));
+            return Err(Kind::Malformed("Transfer-Encoding must be one field, and chunked"));
         }
         (_, _) => {
-            return Err(Kind::Malformed(
-                "Transfer-Encoding and Content-Length exclude each other",
-            ));
+            return Err(Kind::Malformed("Transfer-Encoding and Content-Length exclude each other"));
         }
     };
     match (head.method, framing) {
@@ -97,19 +93,11 @@ fn transfer_coding(fields: &Fields) -> Coding {
     }
     let known = |coding: &[u8]| {
         let registered: [&[u8]; 5] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"];
-        registered
-            .iter()
-            .any(|name| coding.eq_ignore_ascii_case(name))
+        registered.iter().any(|name| coding.eq_ignore_ascii_case(name))
     };
     let mut codings = value.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    let last_is_chunked = codings
-        .next()
-        .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
-    if last_is_chunked && codings.all(known) {
-        Coding::Other
-    } else {
-        Coding::Odd
-    }
+    let last_is_chunked = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    if last_is_chunked && codings.all(known) { Coding::Other } else { Coding::Odd }
 }
 
 /// The one `Content-Length`, digits only and at most 2^63-1, as servers written in C and Go count.
@@ -124,13 +112,8 @@ fn content_length(fields: &Fields) -> Result<Option<u64>, &'static str> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(wrong);
     }
-    let length = str::from_utf8(value)
-        .ok()
-        .and_then(|digits| digits.parse::<i64>().ok());
-    length
-        .and_then(|length| u64::try_from(length).ok())
-        .map(Some)
-        .ok_or(wrong)
+    let length = str::from_utf8(value).ok().and_then(|digits| digits.parse::<i64>().ok());
+    length.and_then(|length| u64::try_from(length).ok()).map(Some).ok_or(wrong)
 }
 
 /// What stands at the front of the input.
@@ -212,18 +195,6 @@ impl Decoder {
         match &self.state {
             State::Length(left) => Some(*left),
             _ => None,
-        }
-    }
-
-    /// `count` bytes of payload went by without being shown to [`Decoder::step`].
-    pub(crate) fn advance(&mut self, count: u64) {
-        match &mut self.state {
-            State::Length(left) => {
-                debug_assert!(count <= *left, "more was spliced than the body has");
-                *left = left.saturating_sub(count);
-            }
-            State::Chunked(chunks) => chunks.advance(count),
-            State::UntilClose | State::Closed | State::Broken(_) => {}
         }
     }
 

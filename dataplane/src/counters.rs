@@ -45,9 +45,9 @@ impl Gauge {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes the one place there is, if it is free.
-    pub fn claim_first(&self) -> bool {
-        self.0.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    /// One more, unless it no longer is what was `seen`: two who saw the same do not both get it.
+    pub fn claim(&self, seen: u64) -> bool {
+        self.0.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -169,49 +169,93 @@ pub struct Facts {
 
 impl Kind {
     /// Its row.
-    #[rustfmt::skip]
-    #[expect(clippy::too_many_lines, reason = "a table: one row per kind")]
     pub fn facts(self) -> Facts {
+        let (status, code, fault, word, retry_after) = self.row();
+        Facts { status, code, fault, word, message: self.message(), retry_after }
+    }
+
+    #[rustfmt::skip]
+    fn row(self) -> (u16, &'static str, Fault, &'static str, Option<u8>) {
         use Fault::{Caller, Connector, Proxy, Registry};
-        let row = |status, code, fault, word, message| Facts { status, code, fault, word, message, retry_after: None };
-        let again = |seconds, facts| Facts { retry_after: Some(seconds), ..facts };
         match self {
-            Self::Malformed(why) => row(400, "UNKNOWN", Caller, "malformed", why),
-            Self::NameInvalid(why) => row(400, "NAME_INVALID", Caller, "name-invalid", why),
-            Self::QueryInvalid(why) => row(400, "UNSUPPORTED", Caller, "query-invalid", why),
-            Self::NoConnector => row(400, "NAME_INVALID", Caller, "no-connector",
-                "no connector is named: use /v2/namespaces/<namespace>/connectors/<name>/<repository>/… or the host c-<name>.<namespace>.svc"),
-            Self::HeadTooLarge => row(431, "UNKNOWN", Caller, "head-too-large", "the request's head is too large"),
-            Self::TargetTooLong => row(414, "NAME_INVALID", Caller, "target-too-long", "the request-target is too long"),
-            Self::MethodNotAllowed => row(405, "UNSUPPORTED", Caller, "method-not-allowed", "this method is not part of the distribution API here"),
-            Self::FormBody => row(415, "UNSUPPORTED", Caller, "form-body", "an upload may not be a form: send application/octet-stream"),
-            Self::ExpectationUnknown => row(417, "UNSUPPORTED", Caller, "expectation-unknown", "the only expectation known is 100-continue"),
-            Self::CodingUnknown => row(501, "UNSUPPORTED", Caller, "coding-unknown", "the only transfer coding known is chunked"),
-            Self::ManifestTooLarge => row(413, "MANIFEST_INVALID", Caller, "manifest-too-large", "the manifest is larger than this proxy lets pass"),
-            Self::HeadTimeout => row(408, "UNKNOWN", Caller, "head-timeout", "the request's head did not arrive in time"),
-            Self::TokenMissing => row(401, "UNAUTHORIZED", Caller, "token-missing",
-                "a ServiceAccount token is needed: Basic with any user and the token as password, or Bearer"),
-            Self::TokenRejected => row(401, "UNAUTHORIZED", Caller, "token-rejected", "service account token expired or invalid"),
-            Self::Denied => row(403, "DENIED", Caller, "denied",
-                "this service account may not use the connector: it needs the right to get it (connectors.connectors.alauda.io)"),
-            Self::ReviewUnavailable => again(2, row(503, "UNAVAILABLE", Proxy, "review-unavailable", "the caller's rights could not be checked just now")),
-            Self::Overloaded => again(1, row(503, "UNAVAILABLE", Proxy, "overloaded", "the proxy is at its limit just now")),
-            Self::ConnectorUnready => again(10, row(503, "UNAVAILABLE", Connector, "connector-unready", "the connector is not ready")),
-            Self::PolicyDenied(why) => row(403, "DENIED", Caller, "policy-denied", why),
-            Self::RegistryUnresolved => again(5, row(503, "UNAVAILABLE", Registry, "registry-unresolved", "the registry's name has no address")),
-            Self::RegistryForbidden => row(503, "UNAVAILABLE", Connector, "registry-forbidden", "the registry's address is one this proxy never dials"),
-            Self::RegistryUnreachable => again(2, row(503, "UNAVAILABLE", Registry, "registry-unreachable", "the registry cannot be reached")),
-            Self::RegistryUntrusted => again(10, row(503, "UNAVAILABLE", Connector, "registry-untrusted",
-                "x509: the registry's certificate is not trusted: name its CA in spec.caCertSecretRef")),
-            Self::CredentialRefused => row(403, "DENIED", Connector, "credential-refused",
-                "the registry refused the connector's credential, or it has no right on this project"),
-            Self::RegistrySilent => row(504, "UNAVAILABLE", Registry, "registry-silent", "the registry did not answer in time"),
-            Self::UploadInterrupted => row(502, "UNKNOWN", Registry, "upload-interrupted", "upload interrupted, start again"),
-            Self::RegistryClosed => row(502, "UNKNOWN", Registry, "registry-closed", "the registry closed the connection before it answered"),
-            Self::RegistryMalformed(why) => row(502, "UNKNOWN", Registry, "registry-malformed", why),
-            Self::RegistryTruncated => row(502, "UNKNOWN", Registry, "registry-truncated", "the registry's answer broke off"),
-            Self::CallerGone => row(408, "UNKNOWN", Caller, "caller-gone", "the request's body stopped"),
-            Self::Panicked => row(500, "UNKNOWN", Proxy, "panicked", "internal error"),
+            Self::Malformed(_) => (400, "UNKNOWN", Caller, "malformed", None),
+            Self::NameInvalid(_) => (400, "NAME_INVALID", Caller, "name-invalid", None),
+            Self::QueryInvalid(_) => (400, "UNSUPPORTED", Caller, "query-invalid", None),
+            Self::NoConnector => (400, "NAME_INVALID", Caller, "no-connector", None),
+            Self::HeadTooLarge => (431, "UNKNOWN", Caller, "head-too-large", None),
+            Self::TargetTooLong => (414, "NAME_INVALID", Caller, "target-too-long", None),
+            Self::MethodNotAllowed => (405, "UNSUPPORTED", Caller, "method-not-allowed", None),
+            Self::FormBody => (415, "UNSUPPORTED", Caller, "form-body", None),
+            Self::ExpectationUnknown => (417, "UNSUPPORTED", Caller, "expectation-unknown", None),
+            Self::CodingUnknown => (501, "UNSUPPORTED", Caller, "coding-unknown", None),
+            Self::ManifestTooLarge => (413, "MANIFEST_INVALID", Caller, "manifest-too-large", None),
+            Self::HeadTimeout => (408, "UNKNOWN", Caller, "head-timeout", None),
+            Self::TokenMissing => (401, "UNAUTHORIZED", Caller, "token-missing", None),
+            Self::TokenRejected => (401, "UNAUTHORIZED", Caller, "token-rejected", None),
+            Self::Denied => (403, "DENIED", Caller, "denied", None),
+            Self::ReviewUnavailable => (503, "UNAVAILABLE", Proxy, "review-unavailable", Some(2)),
+            Self::Overloaded => (503, "UNAVAILABLE", Proxy, "overloaded", Some(1)),
+            Self::ConnectorUnready => (503, "UNAVAILABLE", Connector, "connector-unready", Some(10)),
+            Self::PolicyDenied(_) => (403, "DENIED", Caller, "policy-denied", None),
+            Self::RegistryUnresolved => (503, "UNAVAILABLE", Registry, "registry-unresolved", Some(5)),
+            Self::RegistryForbidden => (503, "UNAVAILABLE", Connector, "registry-forbidden", None),
+            Self::RegistryUnreachable => (503, "UNAVAILABLE", Registry, "registry-unreachable", Some(2)),
+            Self::RegistryUntrusted => (503, "UNAVAILABLE", Connector, "registry-untrusted", Some(10)),
+            Self::CredentialRefused => (403, "DENIED", Connector, "credential-refused", None),
+            Self::RegistrySilent => (504, "UNAVAILABLE", Registry, "registry-silent", None),
+            Self::UploadInterrupted => (502, "UNKNOWN", Registry, "upload-interrupted", None),
+            Self::RegistryClosed => (502, "UNKNOWN", Registry, "registry-closed", None),
+            Self::RegistryMalformed(_) => (502, "UNKNOWN", Registry, "registry-malformed", None),
+            Self::RegistryTruncated => (502, "UNKNOWN", Registry, "registry-truncated", None),
+            Self::CallerGone => (408, "UNKNOWN", Caller, "caller-gone", None),
+            Self::Panicked => (500, "UNKNOWN", Proxy, "panicked", None),
+        }
+    }
+
+    /// What the caller is told. ASCII without quotes: it goes into fields and into JSON as it is.
+    fn message(self) -> &'static str {
+        match self {
+            Self::Malformed(why)
+            | Self::NameInvalid(why)
+            | Self::QueryInvalid(why)
+            | Self::PolicyDenied(why)
+            | Self::RegistryMalformed(why) => why,
+            Self::NoConnector => {
+                "no connector is named: use /v2/namespaces/<namespace>/connectors/<name>/<repository>/ or the host c-<name>.<namespace>.svc"
+            }
+            Self::HeadTooLarge => "the request's head is too large",
+            Self::TargetTooLong => "the request-target is too long",
+            Self::MethodNotAllowed => "this method is not part of the distribution API here",
+            Self::FormBody => "an upload may not be a form: send application/octet-stream",
+            Self::ExpectationUnknown => "the only expectation known is 100-continue",
+            Self::CodingUnknown => "the only transfer coding known is chunked",
+            Self::ManifestTooLarge => "the manifest is larger than this proxy lets pass",
+            Self::HeadTimeout => "the request's head did not arrive in time",
+            Self::TokenMissing => {
+                "a ServiceAccount token is needed: Basic with any user and the token as password, or Bearer"
+            }
+            Self::TokenRejected => "service account token expired or invalid",
+            Self::Denied => {
+                "this service account may not use the connector: it needs the right to get it (connectors.connectors.alauda.io)"
+            }
+            Self::ReviewUnavailable => "the caller's rights could not be checked just now",
+            Self::Overloaded => "the proxy is at its limit just now",
+            Self::ConnectorUnready => "the connector is not ready",
+            Self::RegistryUnresolved => "the registry's name has no address",
+            Self::RegistryForbidden => "the registry's address is one this proxy never dials",
+            Self::RegistryUnreachable => "the registry cannot be reached",
+            Self::RegistryUntrusted => {
+                "x509: the registry's certificate is not trusted: name its CA in spec.caCertSecretRef"
+            }
+            Self::CredentialRefused => {
+                "the registry refused the connector's credential, or it has no right on this project"
+            }
+            Self::RegistrySilent => "the registry did not answer in time",
+            Self::UploadInterrupted => "upload interrupted, start again",
+            Self::RegistryClosed => "the registry closed the connection before it answered",
+            Self::RegistryTruncated => "the registry's answer broke off",
+            Self::CallerGone => "the request's body stopped",
+            Self::Panicked => "internal error",
         }
     }
 }

@@ -2,20 +2,46 @@
 //!
 //! Start reading at `exchange`. Modules stand in the order in which a request meets them.
 
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    clippy::unreachable
+)]
+
+// The nouns that both planes speak.
 pub mod vocabulary;
 pub mod snapshot;
 pub mod limits;
 pub mod error;
 pub mod counters;
+
+// The life of one request, in order.
+mod exchange;
+mod accept;
 mod parse;
 mod target;
+mod authorise;
+mod route;
 mod rewrite;
-mod mailbox;
+mod connect;
+mod stream;
+mod reply;
+mod account;
+
+// What the stages stand on.
 mod worker;
+mod mailbox;
+mod balance;
+mod io;
+mod transport;
+mod buffer;
 mod body;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
+mod pool;
+mod tls;
+mod resolve;
 
 pub use mailbox::{Postbox, Question};
 pub use worker::{Dataplane, IoMode, Settings};

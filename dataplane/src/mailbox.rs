@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
-use crate::vocabulary::{ConnectorRef, Secret, Verdict};
+use crate::balance::{Place, Transfer};
+use crate::buffer::Buffer;
+use crate::vocabulary::{ConnectorRef, Token, Verdict};
 
 /// What a core is told.
-#[derive(Debug)]
 pub(crate) enum Mail {
-    /// A caller's connection to serve, with what was already read from it.
+    /// A caller's connection to serve.
     Connection(Handover),
     /// The answer to question `number`.
     Verdict(u64, Verdict),
@@ -28,17 +29,17 @@ pub(crate) enum Mail {
 }
 
 /// A caller's connection on its way to a core.
-#[derive(Debug)]
 pub(crate) struct Handover {
-    /// The socket, already non-blocking.
+    /// The socket.
     pub(crate) socket: TcpStream,
     /// The caller's address, for the log.
     pub(crate) peer: SocketAddr,
-    /// Bytes another core read before it handed the connection over: a request's head, with a
-    /// token in it.
-    pub(crate) already_read: Option<Secret>,
-    /// Whether the sender has already counted the long transfer that is about to start here.
-    pub(crate) transfer_claimed: bool,
+    /// What another core has read from it already.
+    pub(crate) already_read: Buffer,
+    /// Its place among the connections of the core it goes to.
+    pub(crate) place: Place,
+    /// The long transfer that is about to start there, counted before it arrives.
+    pub(crate) transfer: Option<Transfer>,
 }
 
 /// The sending end of a core's mailbox.
@@ -60,7 +61,6 @@ impl Postbox {
 }
 
 /// The receiving end; only the core itself holds it.
-#[derive(Debug)]
 pub(crate) struct Inbox {
     /// What has arrived.
     pub(crate) queue: Receiver<Mail>,
@@ -82,7 +82,7 @@ pub(crate) fn mailbox() -> io::Result<(Postbox, Inbox)> {
 #[derive(Debug)]
 pub struct Question {
     /// The token as the caller sent it.
-    pub token: Secret,
+    pub token: Token,
     /// The connector, or `None` when only the token itself is in question (the bare `/v2/`).
     pub connector: Option<ConnectorRef>,
     pub(crate) number: u64,

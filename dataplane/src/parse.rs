@@ -79,10 +79,7 @@ impl RequestHead {
     /// The `Host` field: RFC 9110 §7.2's grammar without user information or percent signs. Empty
     /// where HTTP/1.0 left it out.
     pub(crate) fn host(&self) -> &str {
-        self.fields
-            .get("host")
-            .and_then(|host| str::from_utf8(host).ok())
-            .unwrap_or_default()
+        self.fields.get("host").and_then(|host| str::from_utf8(host).ok()).unwrap_or_default()
     }
 
     /// Whether the caller wants the connection kept (RFC 9112 §9.3).
@@ -140,20 +137,14 @@ pub(crate) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(RequestHe
     let bounded = bytes.get(..limits.head_bytes_max).unwrap_or(bytes);
     let Some(head) = complete_head(bounded).map_err(Kind::Malformed)? else {
         let full = bounded.len() >= limits.head_bytes_max;
-        return if full {
-            Err(Kind::HeadTooLarge)
-        } else {
-            Ok(None)
-        };
+        return if full { Err(Kind::HeadTooLarge) } else { Ok(None) };
     };
     // Before the rest is looked at, so that `PRI * HTTP/2.0` is told what is wrong with it.
     let name = head.split(|byte| *byte == b' ').next().unwrap_or_default();
     let method = Method::of(name)?;
 
     let mut places = [httparse::EMPTY_HEADER; FIELDS_CEILING];
-    let places = places
-        .get_mut(..limits.head_fields_max.min(FIELDS_CEILING))
-        .unwrap_or_default();
+    let places = places.get_mut(..limits.head_fields_max.min(FIELDS_CEILING)).unwrap_or_default();
     let mut parsed = httparse::Request::new(places);
     let version = match parsed.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => version(parsed.version),
@@ -164,15 +155,7 @@ pub(crate) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(RequestHe
     let fields = Fields::new(Zeroizing::new(head.to_vec()), head, parsed.headers);
     check_request_fields(version, &fields)?;
     let head_length = skipped + head.len();
-    Ok(Some((
-        RequestHead {
-            method,
-            version,
-            fields,
-            target,
-        },
-        head_length,
-    )))
+    Ok(Some((RequestHead { method, version, fields, target }, head_length)))
 }
 
 /// The head of an answer at the front of `bytes` and its length, or `None` while it is incomplete.
@@ -184,24 +167,16 @@ pub(crate) fn response(
     let start = b"HTTP/1.";
     let seen = bytes.get(..start.len()).unwrap_or(bytes);
     if !start.starts_with(seen) {
-        return Err(Kind::RegistryMalformed(
-            "the registry does not answer in HTTP/1.1",
-        ));
+        return Err(Kind::RegistryMalformed("the registry does not answer in HTTP/1.1"));
     }
     let bounded = bytes.get(..limits.head_bytes_max).unwrap_or(bytes);
     let too_large = Kind::RegistryMalformed("the head of the registry's answer is too large");
     let Some(head) = complete_head(bounded).map_err(|_| ANSWER_MALFORMED)? else {
-        return if bounded.len() >= limits.head_bytes_max {
-            Err(too_large)
-        } else {
-            Ok(None)
-        };
+        return if bounded.len() >= limits.head_bytes_max { Err(too_large) } else { Ok(None) };
     };
 
     let mut places = [httparse::EMPTY_HEADER; FIELDS_CEILING];
-    let places = places
-        .get_mut(..limits.head_fields_max.min(FIELDS_CEILING))
-        .unwrap_or_default();
+    let places = places.get_mut(..limits.head_fields_max.min(FIELDS_CEILING)).unwrap_or_default();
     let mut parsed = httparse::Response::new(places);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
@@ -210,22 +185,12 @@ pub(crate) fn response(
     }
     let status = parsed.code.unwrap_or_default();
     if !(100..=599).contains(&status) {
-        return Err(Kind::RegistryMalformed(
-            "the registry's status is none that HTTP knows",
-        ));
+        return Err(Kind::RegistryMalformed("the registry's status is none that HTTP knows"));
     }
     let reason = Span::of(head, parsed.reason.unwrap_or_default().as_bytes());
     let version = version(parsed.version);
     let fields = Fields::new(Zeroizing::new(head.to_vec()), head, parsed.headers);
-    Ok(Some((
-        ResponseHead {
-            status,
-            version,
-            fields,
-            reason,
-        },
-        head.len(),
-    )))
+    Ok(Some((ResponseHead { status, version, fields, reason }, head.len())))
 }
 
 /// Refuses early what can never become a request line of ours; `bytes` may end anywhere.
@@ -238,20 +203,12 @@ fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
     let Some(rest) = words.next() else {
         return Ok(());
     };
-    if method.is_empty() {
-        return Err(Kind::Malformed("the request line has no method"));
-    }
-    let target = rest
-        .split(|byte| matches!(byte, b' ' | b'\r' | b'\n'))
-        .next()
-        .unwrap_or_default();
+    let target = rest.split(|byte| matches!(byte, b' ' | b'\r' | b'\n')).next().unwrap_or_default();
     if target.len() > limits.target_bytes_max {
         return Err(Kind::TargetTooLong);
     }
     if !target.iter().all(u8::is_ascii_graphic) {
-        return Err(Kind::Malformed(
-            "the request-target has bytes that no URI has",
-        ));
+        return Err(Kind::Malformed("the request-target has bytes that no URI has"));
     }
     Ok(())
 }
@@ -315,11 +272,7 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 fn version(minor: Option<u8>) -> Version {
-    if minor == Some(0) {
-        Version::Http10
-    } else {
-        Version::Http11
-    }
+    if minor == Some(0) { Version::Http10 } else { Version::Http11 }
 }
 
 fn keeps_alive(version: Version, fields: &Fields) -> bool {

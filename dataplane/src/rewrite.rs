@@ -10,28 +10,18 @@ mod fields;
 mod location;
 mod query;
 
-use std::sync::Arc;
-
 use zeroize::Zeroizing;
 
 use crate::body::Framing;
 use crate::counters::Route;
 use crate::error::Kind;
-use crate::parse::{Method, RequestHead, ResponseHead, Version};
+use crate::parse::{Method, ResponseHead, Version};
+use crate::route::Routed;
 use crate::target::api::api_permits;
-use crate::target::{Form, Resource, Target};
-use crate::vocabulary::{Access, Connector, Credential, Origin};
+use crate::target::{Form, Resource};
+use crate::vocabulary::{Access, Credential, Origin};
 
-pub(crate) use answer::{Answer, Reply};
-
-/// A request whose connector was found.
-#[derive(Debug)]
-pub(crate) struct Routed {
-    pub(crate) head: RequestHead,
-    pub(crate) target: Target,
-    pub(crate) framing: Framing,
-    pub(crate) connector: Arc<Connector>,
-}
+pub(crate) use answer::Reply;
 
 /// A request as the registry gets it.
 pub(crate) struct Outbound {
@@ -40,8 +30,6 @@ pub(crate) struct Outbound {
     pub(crate) method: Method,
     /// How the body is delimited: as the caller did it.
     pub(crate) framing: Framing,
-    /// The only place this head may be sent to.
-    pub(crate) origin: Origin,
     /// What the answer is rewritten by.
     pub(crate) return_path: ReturnPath,
     /// Whether it asks for a mount. A registry that refuses one is asked again by
@@ -115,10 +103,7 @@ fn outbound(routed: &Routed, request_id: &str, mount: query::Mount) -> Result<Ou
     let path = [connector.base_path.as_ref(), target.rest(), question_mark];
     push(&mut head, [method.as_str(), " "]);
     push(&mut head, path);
-    push(
-        &mut head,
-        [asked.text.as_deref().unwrap_or_default(), " HTTP/1.1\r\n"],
-    );
+    push(&mut head, [asked.text.as_deref().unwrap_or_default(), " HTTP/1.1\r\n"]);
     push(&mut head, ["Host: ", &authority, "\r\n"]);
     fields::of_request(&routed.head.fields, &mut head);
     if let Some(credential) = credential {
@@ -135,7 +120,6 @@ fn outbound(routed: &Routed, request_id: &str, mount: query::Mount) -> Result<Ou
         head,
         method,
         framing: routed.framing,
-        origin: connector.origin.clone(),
         return_path: return_path(routed),
         mounts: asked.mounts,
     })
@@ -146,9 +130,7 @@ fn return_path(routed: &Routed) -> ReturnPath {
     let (namespace, name) = (connector.reference.namespace(), connector.reference.name());
     ReturnPath {
         form: target.form(),
-        prefix: ["/namespaces/", namespace, "/connectors/", name]
-            .concat()
-            .into_boxed_str(),
+        prefix: ["/namespaces/", namespace, "/connectors/", name].concat().into_boxed_str(),
         origin: connector.origin.clone(),
         aliases: connector.aliases.clone(),
         base_path: connector.base_path.clone(),
@@ -162,11 +144,7 @@ fn return_path(routed: &Routed) -> ReturnPath {
 fn checked(credential: &Credential) -> Result<&Credential, Kind> {
     let text = |byte: &u8| (b' '..=b'~').contains(byte);
     let is_value = credential.authorization.expose().iter().all(text);
-    if is_value {
-        Ok(credential)
-    } else {
-        Err(Kind::ConnectorUnready)
-    }
+    if is_value { Ok(credential) } else { Err(Kind::ConnectorUnready) }
 }
 
 /// The framing fields. A length stays a length: Harbor's quota reads it (`PUT` of a blob).

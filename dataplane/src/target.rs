@@ -124,9 +124,7 @@ pub(crate) fn of(
     limits: &Limits,
 ) -> Result<Target, Kind> {
     if !head.target().starts_with('/') {
-        return Err(Kind::Malformed(
-            "this address is no forward proxy: the target must be a path",
-        ));
+        return Err(Kind::Malformed("this address is no forward proxy: the target must be a path"));
     }
     let (path, query) = match head.target().split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -134,11 +132,7 @@ pub(crate) fn of(
     };
     name::check_path(path)?;
     let named = match path {
-        "/v2" | "/v2/" => Named {
-            connector: None,
-            form: Form::Host,
-            rest: path.to_owned(),
-        },
+        "/v2" | "/v2/" => Named { connector: None, form: Form::Host, rest: path.to_owned() },
         _ => named(path, head.host(), cluster_domain)?,
     };
     let (resource, repository) = resource(&named.rest)?;
@@ -173,29 +167,17 @@ fn named(path: &str, host: &str, cluster_domain: &str) -> Result<Named, Kind> {
     };
     if let Some(((namespace, name), rest)) = name::split_prefix(rest) {
         if !is_dns_label(namespace) || !is_dns_label(name) {
-            return Err(Kind::NameInvalid(
-                "the connector's namespace or name is no DNS label",
-            ));
+            return Err(Kind::NameInvalid("the connector's namespace or name is no DNS label"));
         }
         let rest = [start, rest].concat();
         if start == "/" && !rest.starts_with(api::ROOT) {
-            return Err(Kind::NameInvalid(
-                "only /api/v2.0/ stands behind this prefix",
-            ));
+            return Err(Kind::NameInvalid("only /api/v2.0/ stands behind this prefix"));
         }
         let connector = Some(ConnectorRef::new(namespace, name));
-        return Ok(Named {
-            connector,
-            form: Form::Path,
-            rest,
-        });
+        return Ok(Named { connector, form: Form::Path, rest });
     }
     let connector = host::connector(host, cluster_domain).ok_or(Kind::NoConnector)?;
-    Ok(Named {
-        connector: Some(connector),
-        form: Form::Host,
-        rest: path.to_owned(),
-    })
+    Ok(Named { connector: Some(connector), form: Form::Host, rest: path.to_owned() })
 }
 
 /// The resource and, where there is one, the repository that `rest` names.
@@ -210,14 +192,10 @@ fn resource(rest: &str) -> Result<(Resource, Span), Kind> {
         return api::check_path(path).map(|()| (Resource::Api, Span::default()));
     }
     let Some(path) = rest.strip_prefix("/v2/") else {
-        return Err(Kind::NameInvalid(
-            "the path is neither of /v2/ nor of /api/v2.0/",
-        ));
+        return Err(Kind::NameInvalid("the path is neither of /v2/ nor of /api/v2.0/"));
     };
     if path == "_catalog" {
-        return Err(Kind::PolicyDenied(
-            "the catalog of a registry does not pass this proxy",
-        ));
+        return Err(Kind::PolicyDenied("the catalog of a registry does not pass this proxy"));
     }
     let unknown = Kind::NameInvalid("the path names nothing of the distribution API");
     let (resource, repository) = if let Some(repository) = path.strip_suffix("/tags/list") {
@@ -228,31 +206,16 @@ fn resource(rest: &str) -> Result<(Resource, Span), Kind> {
         let (parent, last) = path.rsplit_once('/').ok_or(unknown)?;
         if let Some(repository) = parent.strip_suffix("/manifests") {
             name::check_reference(last)?;
-            (
-                Resource::Manifest {
-                    reference: place(last),
-                },
-                repository,
-            )
+            (Resource::Manifest { reference: place(last) }, repository)
         } else if let Some(repository) = parent.strip_suffix("/referrers") {
             name::check_digest(last)?;
-            (
-                Resource::Referrers {
-                    digest: place(last),
-                },
-                repository,
-            )
+            (Resource::Referrers { digest: place(last) }, repository)
         } else if let Some(repository) = parent.strip_suffix("/blobs/uploads") {
             name::check_upload(last)?;
             (Resource::Upload, repository)
         } else if let Some(repository) = parent.strip_suffix("/blobs") {
             name::check_digest(last)?;
-            (
-                Resource::Blob {
-                    digest: place(last),
-                },
-                repository,
-            )
+            (Resource::Blob { digest: place(last) }, repository)
         } else {
             return Err(unknown);
         }
@@ -282,11 +245,7 @@ fn check_method(method: Method, resource: Resource) -> Result<(), Kind> {
         Resource::Upload => matches!(method, Get | Head | Patch | Put | Delete),
         Resource::Api => true,
     };
-    if has_it {
-        Ok(())
-    } else {
-        Err(Kind::MethodNotAllowed)
-    }
+    if has_it { Ok(()) } else { Err(Kind::MethodNotAllowed) }
 }
 
 /// Refuses bodies that must not reach the registry, by what the head says about them.
@@ -297,10 +256,7 @@ fn check_method(method: Method, resource: Resource) -> Result<(), Kind> {
 fn check_body(head: &RequestHead, resource: Resource, limits: &Limits) -> Result<(), Kind> {
     if matches!(resource, Resource::UploadStart | Resource::Upload) {
         for content_type in head.fields.all("content-type") {
-            let main = content_type
-                .split(|byte| *byte == b';')
-                .next()
-                .unwrap_or_default();
+            let main = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
             let main = main.trim_ascii().to_ascii_lowercase();
             let is_form = main == b"application/x-www-form-urlencoded";
             if is_form || main.starts_with(b"multipart/") || !content_type.is_ascii() {
@@ -309,13 +265,8 @@ fn check_body(head: &RequestHead, resource: Resource, limits: &Limits) -> Result
         }
     }
     // A length that is no number is `body`'s to refuse.
-    let length = head
-        .fields
-        .get("content-length")
-        .and_then(|value| str::from_utf8(value).ok());
-    let length = length
-        .and_then(|digits| digits.parse::<u64>().ok())
-        .unwrap_or_default();
+    let length = head.fields.get("content-length").and_then(|value| str::from_utf8(value).ok());
+    let length = length.and_then(|digits| digits.parse::<u64>().ok()).unwrap_or_default();
     if matches!(resource, Resource::Manifest { .. }) && length > limits.manifest_bytes_max {
         return Err(Kind::ManifestTooLarge);
     }

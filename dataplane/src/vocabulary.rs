@@ -24,6 +24,11 @@ impl ConnectorRef {
         Self { text, slash: namespace.len() }
     }
 
+    /// `namespace/name`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// The namespace the connector lives in.
     pub fn namespace(&self) -> &str {
         self.text.get(..self.slash).unwrap_or_default()
@@ -139,6 +144,29 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A caller's ServiceAccount token, wiped when dropped. It is not a [`Secret`]: whoever reviews it
+/// must read it, while a registry's credential is read by `rewrite` and `login` alone.
+#[derive(Clone)]
+pub struct Token(Zeroizing<Vec<u8>>);
+
+impl Token {
+    /// Takes the token's bytes over.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The token as the caller sent it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[token]")
+    }
+}
+
 /// What the registry asks of the connector: a ready `Authorization` field value.
 #[derive(Debug)]
 pub struct Credential {
@@ -239,8 +267,14 @@ mod tests {
     #[test]
     fn an_authority_names_only_a_port_that_is_not_the_schemes_own() {
         let origin = |scheme, host: &str, port| Origin { scheme, host: host.into(), port };
-        assert_eq!(origin(Scheme::Https, "harbor.example.com", 443).authority(), "harbor.example.com");
-        assert_eq!(origin(Scheme::Http, "harbor.example.com", 443).authority(), "harbor.example.com:443");
+        assert_eq!(
+            origin(Scheme::Https, "harbor.example.com", 443).authority(),
+            "harbor.example.com"
+        );
+        assert_eq!(
+            origin(Scheme::Http, "harbor.example.com", 443).authority(),
+            "harbor.example.com:443"
+        );
         assert_eq!(origin(Scheme::Https, "fd00::1", 8443).authority(), "[fd00::1]:8443");
     }
 

@@ -1,15 +1,37 @@
-//! The cores: one pinned thread and one monoio runtime each; started and drained together.
+//! The cores: one pinned thread and one runtime each, started and drained together.
+//!
+//! A core shares nothing that it writes with another but its counters. What it is told from outside
+//! (connections, verdicts, addresses, the order to drain) comes as mail; on a slow tick it looks for
+//! a new snapshot and lets go of what is too old.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
+use futures_channel::oneshot;
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::counters::AllCounters;
+use crate::accept;
+use crate::authorise::Verdicts;
+use crate::counters::{AllCounters, Counters};
+use crate::io as core_io;
 use crate::limits::Limits;
-use crate::mailbox::Question;
-use crate::snapshot::Publisher;
+use crate::mailbox::{Inbox, Mail, Postbox, Question, mailbox};
+use crate::pool::{Key, Pool};
+use crate::resolve::{self, Lookup, Names};
+use crate::snapshot::{Publisher, Reader, Snapshot};
+use crate::tls::TlsConfigs;
+use crate::transport::Transport;
 
 /// Which driver the cores run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +48,7 @@ pub enum IoMode {
 pub struct Settings {
     /// The bound listening sockets.
     pub listeners: Vec<TcpListener>,
-    /// How many cores.
+    /// How many cores; at least one is started.
     pub cores: usize,
     /// Which driver.
     pub io: IoMode,
@@ -42,17 +64,61 @@ pub struct Settings {
     pub loopback_allowed: bool,
 }
 
-/// A running data plane.
+/// A running data plane. Dropping it stops nothing: the process ends it.
 pub struct Dataplane {
     counters: AllCounters,
+    postboxes: Arc<[Postbox]>,
+    listeners: Vec<Arc<TcpListener>>,
     driver: &'static str,
 }
 
 impl Dataplane {
-    /// Starts the cores and begins to accept.
+    /// Starts the cores and begins to accept. Fails when a thread or its driver cannot be had, and
+    /// when io_uring was demanded but is not allowed.
     pub fn start(settings: Settings) -> io::Result<Self> {
-        let counters = (0..settings.cores).map(|_| Arc::default()).collect();
-        Ok(Self { counters, driver: "epoll" })
+        let uring = match settings.io {
+            IoMode::Epoll => false,
+            IoMode::Auto => core_io::uring_works(),
+            IoMode::Uring if core_io::uring_works() => true,
+            IoMode::Uring => return Err(io::Error::other("io_uring is not allowed here")),
+        };
+        let count = settings.cores.max(1);
+        let (postboxes, inboxes): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mailbox()).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        let postboxes: Arc<[Postbox]> = postboxes.into();
+        let counters: AllCounters = (0..count).map(|_| Arc::default()).collect();
+        let lookups = resolve::start_helpers()?;
+        let (ready, started) = mpsc::channel();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let seed = Seed {
+                index,
+                limits: Arc::clone(&settings.limits),
+                all: Arc::clone(&counters),
+                postboxes: Arc::clone(&postboxes),
+                snapshots: settings.snapshots.reader(),
+                questions: settings.questions.clone(),
+                lookups: lookups.clone(),
+                cluster_domain: settings.cluster_domain.clone(),
+                loopback_allowed: settings.loopback_allowed,
+            };
+            let ready = ready.clone();
+            let name = format!("core-{index}");
+            thread::Builder::new().name(name).spawn(move || {
+                pin(index);
+                let began = ready.clone();
+                let ran = core_io::run(uring, async move { seed.grow(inbox, &began).await });
+                // Whoever starts us hears of a driver that could not be had; later nobody listens.
+                let _ = ready.send(ran);
+            })?;
+        }
+        for _ in 0..count {
+            started.recv().map_err(io::Error::other)??;
+        }
+        let listeners = settings.listeners.into_iter().map(Arc::new).collect();
+        let driver = if uring { "io_uring" } else { "epoll" };
+        let dataplane = Self { counters, postboxes, listeners, driver };
+        dataplane.accept(settings.limits.connections_max)?;
+        Ok(dataplane)
     }
 
     /// The counters of all cores.
@@ -65,15 +131,231 @@ impl Dataplane {
         self.driver
     }
 
-    /// Keeps no connection alive any longer; requests under way, and those that still arrive, are
-    /// answered with `Connection: close`.
-    pub fn drain(&self) {}
+    /// Keeps no connection alive any longer: requests under way, and those that still arrive, are
+    /// answered with `Connection: close`, and idle connections end.
+    pub fn drain(&self) {
+        for postbox in self.postboxes.iter() {
+            postbox.send(Mail::Drain);
+        }
+    }
 
     /// Stops accepting. Connections that are open go on.
-    pub fn close_listeners(&self) {}
+    pub fn close_listeners(&self) {
+        for listener in &self.listeners {
+            // Shutting a listening socket down also wakes the thread that accepts on it.
+            if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
+                tracing::warn!(%error, "cannot stop listening");
+            }
+        }
+    }
 
     /// Callers' connections that are open.
     pub fn connections(&self) -> u64 {
         self.counters.iter().map(|core| core.connections.get()).sum()
     }
+
+    fn accept(&self, connections_max: usize) -> io::Result<()> {
+        for (number, listener) in self.listeners.iter().enumerate() {
+            let listener = Arc::clone(listener);
+            // The thread that accepts does nothing else: it waits in the call itself.
+            listener.set_nonblocking(false)?;
+            let postboxes = Arc::clone(&self.postboxes);
+            let counters = Arc::clone(&self.counters);
+            thread::Builder::new().name(format!("accept-{number}")).spawn(move || {
+                accept::listen(&listener, &postboxes, &counters, connections_max);
+            })?;
+        }
+        Ok(())
+    }
 }
+
+/// What one core is, and what its tasks share. Never leaves its thread.
+pub(crate) struct Core {
+    /// Its place among the cores.
+    pub(crate) index: usize,
+    /// The bounds.
+    pub(crate) limits: Arc<Limits>,
+    /// Its own counters.
+    pub(crate) counters: Arc<Counters>,
+    /// The counters of all cores.
+    pub(crate) all: AllCounters,
+    /// The mailboxes of all cores.
+    pub(crate) postboxes: Arc<[Postbox]>,
+    /// What it knows of callers.
+    pub(crate) verdicts: Verdicts,
+    /// What it knows of registries' names.
+    pub(crate) names: Names,
+    /// Its idle connections to registries.
+    pub(crate) pool: RefCell<Pool<Transport>>,
+    /// Its TLS configurations.
+    pub(crate) tls: RefCell<TlsConfigs>,
+    /// See [`Settings::cluster_domain`].
+    pub(crate) cluster_domain: Box<str>,
+    /// See [`Settings::loopback_allowed`].
+    pub(crate) loopback_allowed: bool,
+    snapshots: RefCell<Reader>,
+    drain: RefCell<Option<oneshot::Sender<()>>>,
+    drained: Shared<oneshot::Receiver<()>>,
+    requests: Cell<u64>,
+    request_prefix: u64,
+}
+
+impl Core {
+    /// Shows `look` the newest snapshot.
+    pub(crate) fn with_snapshot<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(self.snapshots.borrow_mut().current())
+    }
+
+    /// Whether connections are to end with the exchange they are in.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.borrow().is_none()
+    }
+
+    /// Ready once the core drains.
+    pub(crate) fn drained(&self) -> Shared<oneshot::Receiver<()>> {
+        self.drained.clone()
+    }
+
+    /// An id for the next request, unlike any other's.
+    pub(crate) fn next_request_id(&self) -> Box<str> {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        format!("{:016x}-{number:x}", self.request_prefix).into_boxed_str()
+    }
+
+    /// Deals with one piece of mail.
+    fn open(self: &Rc<Self>, mail: Mail) {
+        match mail {
+            Mail::Connection(handover) => {
+                let core = Rc::clone(self);
+                core_io::spawn(async move {
+                    let serving = AssertUnwindSafe(accept::serve(handover, Rc::clone(&core)));
+                    // A panic ends this connection; the core and its other connections go on.
+                    if serving.catch_unwind().await.is_err() {
+                        core.counters.panics.add(1);
+                        tracing::error!("a connection's task panicked");
+                    }
+                });
+            }
+            Mail::Verdict(number, verdict) => {
+                self.verdicts.deliver(number, &verdict, &self.limits);
+            }
+            Mail::Addresses(number, found) => self.names.deliver(number, found, Instant::now()),
+            Mail::Drain => {
+                if let Some(drain) = self.drain.borrow_mut().take() {
+                    // Nobody waits where no connection idles.
+                    let _ = drain.send(());
+                }
+            }
+        }
+    }
+
+    /// Lets go of what is too old, and of what the newest snapshot no longer knows.
+    fn tidy(&self) {
+        let now = Instant::now();
+        let mut snapshots = self.snapshots.borrow_mut();
+        let snapshot = snapshots.current();
+        self.pool.borrow_mut().expire(now, |key| {
+            snapshot.connector(key.reference()).is_some_and(|now| Key::of(now) == *key)
+        });
+        self.names.expire(now, self.limits.resolve_stale_max);
+        self.verdicts.expire(&self.limits);
+    }
+}
+
+/// What a core grows from, on its own thread.
+struct Seed {
+    index: usize,
+    limits: Arc<Limits>,
+    all: AllCounters,
+    postboxes: Arc<[Postbox]>,
+    snapshots: Reader,
+    questions: Sender<Question>,
+    lookups: Sender<Lookup>,
+    cluster_domain: Box<str>,
+    loopback_allowed: bool,
+}
+
+impl Seed {
+    /// Runs the core; returns only when its mailbox breaks.
+    async fn grow(self, inbox: Inbox, began: &mpsc::Sender<io::Result<()>>) {
+        let doorbell = core_io::Doorbell::adopt(inbox.doorbell);
+        let core = self.core().map(Rc::new);
+        let (doorbell, core) = match (doorbell, core) {
+            (Ok(doorbell), Ok(core)) => (doorbell, core),
+            (Err(error), _) | (_, Err(error)) => {
+                let _ = began.send(Err(error));
+                return;
+            }
+        };
+        if began.send(Ok(())).is_err() {
+            return;
+        }
+        let ticking = Rc::clone(&core);
+        core_io::spawn(async move {
+            loop {
+                core_io::sleep(TICK).await;
+                ticking.tidy();
+            }
+        });
+        while doorbell.rung().await.is_ok() {
+            for mail in inbox.queue.try_iter() {
+                core.open(mail);
+            }
+        }
+        tracing::error!("a core's mailbox broke");
+    }
+
+    fn core(self) -> io::Result<Core> {
+        let missing = || io::Error::other("a core without counters or mailbox");
+        let counters = Arc::clone(self.all.get(self.index).ok_or_else(missing)?);
+        let postbox = self.postboxes.get(self.index).ok_or_else(missing)?.clone();
+        let mut prefix = [0; 8];
+        SystemRandom::new().fill(&mut prefix).map_err(|_| io::Error::other("no randomness"))?;
+        let (drain, drained) = oneshot::channel();
+        let Limits { idle_registry_wait, idle_registry_max, .. } = *self.limits;
+        Ok(Core {
+            index: self.index,
+            verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
+            names: Names::new(self.lookups, postbox),
+            pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
+            tls: RefCell::default(),
+            cluster_domain: self.cluster_domain,
+            loopback_allowed: self.loopback_allowed,
+            snapshots: RefCell::new(self.snapshots),
+            drain: RefCell::new(Some(drain)),
+            drained: drained.shared(),
+            requests: Cell::new(0),
+            request_prefix: u64::from_ne_bytes(prefix),
+            limits: self.limits,
+            counters,
+            all: self.all,
+            postboxes: self.postboxes,
+        })
+    }
+}
+
+/// Keeps this thread on one of the processors the process may use. Which one core 0 gets depends
+/// on the process, so that several on one machine do not all crowd the first processors.
+fn pin(index: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    let processors: Vec<usize> =
+        (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect();
+    let first = usize::try_from(std::process::id()).unwrap_or_default();
+    let Some(place) = (first + index).checked_rem(processors.len()) else {
+        return;
+    };
+    let Some(processor) = processors.get(place) else {
+        return;
+    };
+    let mut only = CpuSet::new();
+    only.set(*processor);
+    if let Err(error) = sched_setaffinity(None, &only) {
+        tracing::debug!(%error, "a core is not pinned");
+    }
+}
+
+/// How often a core looks around: a revoked password is let go of within a second.
+const TICK: Duration = Duration::from_millis(500);

@@ -60,10 +60,7 @@ impl Chunks {
 
     /// So many bytes of the chunk under way went by.
     pub(super) fn advance(&mut self, count: u64) {
-        debug_assert!(
-            self.place == Place::Data && count <= self.size,
-            "more than the chunk has"
-        );
+        debug_assert!(self.place == Place::Data && count <= self.size, "more than the chunk has");
         self.size = self.size.saturating_sub(count);
         if self.size == 0 && self.place == Place::Data {
             self.place = Place::DataCr;
@@ -90,11 +87,7 @@ impl Chunks {
             }
             (Place::SizeLf, b'\n') => {
                 self.count = 0;
-                if self.size == 0 {
-                    Place::TrailerStart
-                } else {
-                    Place::Data
-                }
+                if self.size == 0 { Place::TrailerStart } else { Place::Data }
             }
             (Place::DataCr, b'\r') => Place::DataLf,
             (Place::DataLf, b'\n') => Place::Size,

@@ -49,29 +49,19 @@ impl Fields {
         parsed: &[httparse::Header<'_>],
     ) -> Self {
         let span = |field: &httparse::Header<'_>| {
-            (
-                Span::of(head, field.name.as_bytes()),
-                Span::of(head, field.value),
-            )
+            (Span::of(head, field.name.as_bytes()), Span::of(head, field.value))
         };
-        Self {
-            bytes,
-            spans: parsed.iter().map(span).collect(),
-        }
+        Self { bytes, spans: parsed.iter().map(span).collect() }
     }
 
     /// Names as written, and values without the white space around them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.spans
-            .iter()
-            .map(|(name, value)| (self.text(*name), value.get(&self.bytes)))
+        self.spans.iter().map(|(name, value)| (self.text(*name), value.get(&self.bytes)))
     }
 
     /// The first field of that name, in any case.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// All fields of that name, in any case, each a value of its own.
@@ -83,8 +73,7 @@ impl Fields {
 
     /// Whether `token`, in any case, is among the comma-separated values of all fields of `name`.
     pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
-        self.tokens(name)
-            .any(|known| known.eq_ignore_ascii_case(token.as_bytes()))
+        self.tokens(name).any(|known| known.eq_ignore_ascii_case(token.as_bytes()))
     }
 
     /// The comma-separated values of all fields of that name.

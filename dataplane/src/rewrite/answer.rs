@@ -45,30 +45,16 @@ pub(super) fn reply(
         // caller's own token was good, so it must not hear 401.
         401 => return Ok(Reply::Replace(Kind::CredentialRefused)),
         100..=199 | 407 => {
-            return Err(Kind::RegistryMalformed(
-                "an answer of this status was not asked for",
-            ));
+            return Err(Kind::RegistryMalformed("an answer of this status was not asked for"));
         }
         400.. if back.route != Route::Api && has_body(framing) && !is_json(head) => {
-            return Ok(Reply::ReplaceBody {
-                status: head.status,
-                retry_after: retry_after(head),
-            });
+            return Ok(Reply::ReplaceBody { status: head.status, retry_after: retry_after(head) });
         }
         _ => {}
     }
     let location = location(head, back)?;
     let mut bytes = Vec::with_capacity(head.fields.head_bytes() * 2 + ROOM_FOR_OUR_FIELDS);
-    push(
-        &mut bytes,
-        [
-            "HTTP/1.1 ",
-            &head.status.to_string(),
-            " ",
-            head.reason(),
-            "\r\n",
-        ],
-    );
+    push(&mut bytes, ["HTTP/1.1 ", &head.status.to_string(), " ", head.reason(), "\r\n"]);
     fields::of_response(&head.fields, &mut bytes);
     if let Some(location) = location {
         fields::push(&mut bytes, "Location", location.as_bytes());
@@ -80,10 +66,7 @@ pub(super) fn reply(
     }
     push_framing(&mut bytes, head, framing, keep_alive, caller_version);
     bytes.extend_from_slice(b"\r\n");
-    Ok(Reply::Relay(Answer {
-        head: bytes,
-        status: head.status,
-    }))
+    Ok(Reply::Relay(Answer { head: bytes, status: head.status }))
 }
 
 /// The caller's `Location`, where an answer of this status has one (RFC 9110 §10.2.2, and 202 and
@@ -98,28 +81,24 @@ fn location(head: &ResponseHead, back: &ReturnPath) -> Result<Option<String>, Ki
         (None, _) => return Ok(None),
         (Some(value), None) => value,
         (Some(_), Some(_)) => {
-            return Err(Kind::RegistryMalformed(
-                "the registry answers with two Location fields",
-            ));
+            return Err(Kind::RegistryMalformed("the registry answers with two Location fields"));
         }
     };
     match place(value, back) {
         Some(Place::Here(path)) => Ok(Some(path)),
         // An upload's address is https behind an http balancer's back; a redirection means it.
-        Some(Place::Secured(_)) if redirects => Err(Kind::RegistryMalformed(
-            "the registry wants https: write https:// in spec.address",
-        )),
+        Some(Place::Secured(_)) if redirects => {
+            Err(Kind::RegistryMalformed("the registry wants https: write https:// in spec.address"))
+        }
         Some(Place::Secured(path)) => Ok(Some(path)),
         // A blob store's pre-signed address; the caller fetches it without our credential.
         Some(Place::Elsewhere) if redirects && is_blob_read(back) => {
             Ok(str::from_utf8(value).ok().map(str::to_owned))
         }
-        Some(Place::Elsewhere) => Err(Kind::RegistryMalformed(
-            "the registry's Location leads to another host",
-        )),
-        None => Err(Kind::RegistryMalformed(
-            "the registry's Location leads out of its API",
-        )),
+        Some(Place::Elsewhere) => {
+            Err(Kind::RegistryMalformed("the registry's Location leads to another host"))
+        }
+        None => Err(Kind::RegistryMalformed("the registry's Location leads out of its API")),
     }
 }
 
@@ -133,11 +112,7 @@ fn link(value: &[u8], back: &ReturnPath) -> Result<Option<String>, Kind> {
     let foreign = || {
         let pages = matches!(back.route, Route::Tags | Route::Referrers | Route::Api);
         let why = "the registry's Link leads out of its API";
-        if pages {
-            Err(Kind::RegistryMalformed(why))
-        } else {
-            Ok(None)
-        }
+        if pages { Err(Kind::RegistryMalformed(why)) } else { Ok(None) }
     };
     let Ok(mut rest) = str::from_utf8(value) else {
         return foreign();

@@ -61,9 +61,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 /// Fields of a request that end here: who the caller is, and what could turn the registry's idea of
 /// its own address, of the method or of the session.
 fn is_callers_own(name: &str) -> bool {
-    ["x-forwarded-", "x-harbor-", "xsrf-", "x-original-"]
-        .iter()
-        .any(|start| starts(name, start))
+    ["x-forwarded-", "x-harbor-", "xsrf-", "x-original-"].iter().any(|start| starts(name, start))
         || is_any(
             name,
             &[
@@ -110,13 +108,8 @@ fn is_registrys_own(name: &str) -> bool {
 
 /// Fields that a registry's clients cannot do without: a `Connection` that names one is mistaken.
 fn is_end_to_end(name: &str) -> bool {
-    ["content-", "docker-", "oci-", "ratelimit-"]
-        .iter()
-        .any(|start| starts(name, start))
-        || is_any(
-            name,
-            &["accept-ranges", "etag", "range", "retry-after", "warning"],
-        )
+    ["content-", "docker-", "oci-", "ratelimit-"].iter().any(|start| starts(name, start))
+        || is_any(name, &["accept-ranges", "etag", "range", "retry-after", "warning"])
 }
 
 fn is_any(name: &str, known: &[&str]) -> bool {
@@ -124,6 +117,5 @@ fn is_any(name: &str, known: &[&str]) -> bool {
 }
 
 fn starts(name: &str, start: &str) -> bool {
-    name.get(..start.len())
-        .is_some_and(|front| front.eq_ignore_ascii_case(start))
+    name.get(..start.len()).is_some_and(|front| front.eq_ignore_ascii_case(start))
 }

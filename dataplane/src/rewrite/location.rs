@@ -46,11 +46,7 @@ pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
         back.asked.to_string()
     } else {
         // `http:evil` has a scheme and no authority; some read it as a host.
-        if head
-            .split('/')
-            .next()
-            .is_some_and(|first| first.contains(':'))
-        {
+        if head.split('/').next().is_some_and(|first| first.contains(':')) {
             return None;
         }
         let (directory, _) = back.asked.rsplit_once('/')?;
@@ -60,21 +56,14 @@ pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
         return None;
     }
     let path = for_caller(&path, query, back);
-    Some(if secured {
-        Place::Secured(path)
-    } else {
-        Place::Here(path)
-    })
+    Some(if secured { Place::Secured(path) } else { Place::Here(path) })
 }
 
 /// The path without the base path of the connector's address, if it has it: a registry that does
 /// not know what it is mounted under leaves it out.
 fn below_base<'a>(path: &'a str, back: &ReturnPath) -> Option<&'a str> {
     let stripped = path.strip_prefix(back.base_path.as_ref());
-    stripped
-        .filter(|rest| rest.starts_with('/'))
-        .or(Some(path))
-        .filter(|path| !path.is_empty())
+    stripped.filter(|rest| rest.starts_with('/')).or(Some(path)).filter(|path| !path.is_empty())
 }
 
 fn scheme_of(text: &str) -> Option<Scheme> {
@@ -100,10 +89,7 @@ fn is_ours(authority: &str, scheme: Scheme, back: &ReturnPath) -> Option<bool> {
 
 /// Host without brackets, and port; `None` for user information and everything else odd.
 fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = match authority
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => {
             host.parse::<std::net::Ipv6Addr>().ok()?;
             (host, port)
@@ -126,11 +112,7 @@ fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 
 /// Whether `path` stays in the API that was asked, however it is normalised.
 fn stays_within(path: &str, back: &ReturnPath) -> bool {
-    let root = if back.route == Route::Api {
-        api::ROOT
-    } else {
-        "/v2/"
-    };
+    let root = if back.route == Route::Api { api::ROOT } else { "/v2/" };
     let Some(rest) = path.strip_prefix(root) else {
         return false;
     };
@@ -147,13 +129,9 @@ fn stays_within(path: &str, back: &ReturnPath) -> bool {
 /// own `%252F` may stand in a path of its API.
 fn escapes_are_plain(segment: &str) -> bool {
     segment.split('%').skip(1).all(|part| {
-        let code = part
-            .get(..2)
-            .and_then(|code| u8::from_str_radix(code, 16).ok());
+        let code = part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
         match code {
-            Some(b'%') => part
-                .get(2..4)
-                .is_some_and(|next| next.eq_ignore_ascii_case("2f")),
+            Some(b'%') => part.get(2..4).is_some_and(|next| next.eq_ignore_ascii_case("2f")),
             Some(byte) => byte.is_ascii_graphic() && !b"./\\".contains(&byte),
             None => false,
         }

@@ -34,16 +34,10 @@ pub(super) fn rewritten<'a>(
     mount: Mount,
 ) -> Rewritten<'a> {
     let Some(query) = target.query() else {
-        return Rewritten {
-            text: None,
-            mounts: false,
-        };
+        return Rewritten { text: None, mounts: false };
     };
     if *target.resource() == Resource::Api {
-        return Rewritten {
-            text: Some(Cow::Borrowed(query)),
-            mounts: false,
-        };
+        return Rewritten { text: Some(Cow::Borrowed(query)), mounts: false };
     }
     let from = query.split('&').find_map(|pair| value(pair, "from"));
     let source = from.and_then(|from| source(from, target.form(), connector));
@@ -57,10 +51,7 @@ pub(super) fn rewritten<'a>(
             || (drops_mount && matches!(name, "from" | "mount" | "origin")))
     };
     if !drops_mount && source.is_none() && query.split('&').all(|pair| goes(&pair)) {
-        return Rewritten {
-            text: Some(Cow::Borrowed(query)),
-            mounts: false,
-        };
+        return Rewritten { text: Some(Cow::Borrowed(query)), mounts: false };
     }
     let mut text = String::with_capacity(query.len());
     for pair in query.split('&').filter(goes) {
@@ -76,10 +67,7 @@ pub(super) fn rewritten<'a>(
         }
     }
     let mounts = source.is_some() && query.split('&').any(|pair| value(pair, "mount").is_some());
-    Rewritten {
-        text: (!text.is_empty()).then_some(Cow::Owned(text)),
-        mounts,
-    }
+    Rewritten { text: (!text.is_empty()).then_some(Cow::Owned(text)), mounts }
 }
 
 /// The value of `pair`, if it is a parameter of that name.

@@ -19,16 +19,12 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
     }
     for segment in body.split('/').skip(1) {
         if matches!(segment, "" | "." | "..") {
-            return Err(Kind::NameInvalid(
-                "the path has an empty segment or a dot segment",
-            ));
+            return Err(Kind::NameInvalid("the path has an empty segment or a dot segment"));
         }
         let mut rest = segment;
         while let Some((before, after)) = rest.split_once('%') {
             if !before.bytes().all(is_path_byte) {
-                return Err(Kind::NameInvalid(
-                    "the path has a character that no name has",
-                ));
+                return Err(Kind::NameInvalid("the path has a character that no name has"));
             }
             rest = ["3A", "3a", "252F", "252f"]
                 .into_iter()
@@ -38,9 +34,7 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
                 ))?;
         }
         if !rest.bytes().all(is_path_byte) {
-            return Err(Kind::NameInvalid(
-                "the path has a character that no name has",
-            ));
+            return Err(Kind::NameInvalid("the path has a character that no name has"));
         }
     }
     Ok(())
@@ -93,28 +87,18 @@ pub(super) fn check_reference(text: &str) -> Result<(), Kind> {
     if (1..=TAG_BYTES_MAX).contains(&text.len()) && starts_well && text.bytes().all(tag) {
         return Ok(());
     }
-    if is_digest(text) {
-        Ok(())
-    } else {
-        Err(Kind::NameInvalid("this is no tag and no digest"))
-    }
+    if is_digest(text) { Ok(()) } else { Err(Kind::NameInvalid("this is no tag and no digest")) }
 }
 
 /// A digest; its colon may be percent-encoded.
 pub(super) fn check_digest(text: &str) -> Result<(), Kind> {
-    if is_digest(text) {
-        Ok(())
-    } else {
-        Err(Kind::NameInvalid("this is no digest"))
-    }
+    if is_digest(text) { Ok(()) } else { Err(Kind::NameInvalid("this is no digest")) }
 }
 
 /// `algorithm:encoded`, with the lengths of the registered algorithms.
 fn is_digest(text: &str) -> bool {
     let parts = text.split_once(':');
-    let parts = parts
-        .or_else(|| text.split_once("%3A"))
-        .or_else(|| text.split_once("%3a"));
+    let parts = parts.or_else(|| text.split_once("%3A")).or_else(|| text.split_once("%3a"));
     let Some((algorithm, encoded)) = parts else {
         return false;
     };
@@ -129,9 +113,7 @@ fn is_digest(text: &str) -> bool {
         other => {
             let plain = |part: &str| {
                 !part.is_empty()
-                    && part
-                        .bytes()
-                        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+                    && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
             };
             let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"=_-".contains(&byte);
             other.len() + encoded.len() <= DIGEST_BYTES_MAX

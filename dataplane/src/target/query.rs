@@ -25,9 +25,7 @@ pub(super) fn check(query: &str, resource: Resource) -> Result<(), Kind> {
         }
         for (known, seen) in SINGLE.iter().zip(&mut seen) {
             if name == *known && std::mem::replace(seen, true) {
-                return Err(Kind::QueryInvalid(
-                    "from, mount, digest, _state may stand only once",
-                ));
+                return Err(Kind::QueryInvalid("from, mount, digest, _state may stand only once"));
             }
         }
     }

@@ -1,0 +1,39 @@
+//! Carries the data plane's questions to whoever reviews them: crossbeam on one side, the review
+//! on the other, and no other such place.
+//!
+//! Questions in, each answered exactly once. The table under `--file` answers from memory, so one
+//! thread suffices and nothing waits.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use dataplane::Question;
+
+use crate::review::file::Table;
+
+/// The newest table, replaced whole.
+pub type SharedTable = Arc<ArcSwap<Table>>;
+
+/// The channel for questions: the data plane gets the sending end, [`answer`] the other.
+pub fn channel() -> (Sender<Question>, Receiver<Question>) {
+    bounded(QUESTIONS_MAX)
+}
+
+/// Answers questions from the newest table, on a thread of its own, until the data plane is gone.
+pub fn answer(questions: Receiver<Question>, table: SharedTable) -> io::Result<()> {
+    let name = thread::Builder::new().name("review".to_owned());
+    name.spawn(move || {
+        for question in questions {
+            let verdict = table.load().verdict(&question.token, question.connector.as_ref());
+            question.answer(verdict);
+        }
+    })?;
+    Ok(())
+}
+
+/// Questions that may wait. When the place is taken the asking core answers 503 at once, which is
+/// better than an answer after the caller's patience.
+const QUESTIONS_MAX: usize = 4096;

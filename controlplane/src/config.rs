@@ -1,0 +1,349 @@
+//! Every flag, its environment variable and its default, and every bound of the data plane.
+//!
+//! The command line in, one struct per verb out. Nothing is started here. The numbers of
+//! [`Limits`] stand in [`ProxyFlags::limits`], in sight and with their reasons.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dataplane::IoMode;
+use dataplane::limits::Limits;
+
+/// Puts a registry's credential into requests, so that workloads need not hold it.
+#[derive(Debug, Parser)]
+#[command(name = "harbor-connector", version, about)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Serves connectors: the caller's token out, the registry's credential in.
+    Proxy(Box<ProxyFlags>),
+    /// Compiles the manifests of a folder and prints what is wrong; exit code 1 if anything is.
+    Check(CheckFlags),
+    /// Prints the custom resource definitions.
+    Crds,
+}
+
+/// The flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckFlags {
+    /// The folder with the manifests (*.yaml, *.yml, *.json).
+    #[arg(value_name = "DIR", env = "HARBOR_CONNECTOR_FILE")]
+    pub folder: PathBuf,
+}
+
+/// The flags of `proxy`.
+#[derive(Debug, Args)]
+pub struct ProxyFlags {
+    /// Takes connectors, Secrets and rights from the manifests of this folder (*.yaml, *.yml,
+    /// *.json) instead of from a cluster, and follows its changes.
+    #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Where callers connect; may be given several times. Port 0 takes a free one.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "HARBOR_CONNECTOR_LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// Where /healthz, /readyz and /metrics are.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "HARBOR_CONNECTOR_ADMIN",
+        default_value = "127.0.0.1:9090"
+    )]
+    pub admin: SocketAddr,
+
+    /// How many cores serve; by default as many as the CPU quota and affinity allow.
+    #[arg(long, value_name = "N", env = "HARBOR_CONNECTOR_CORES")]
+    pub cores: Option<NonZeroUsize>,
+
+    /// How the cores do I/O: io_uring if the kernel lets them (auto), io_uring or nothing (uring),
+    /// or epoll.
+    #[arg(long, value_enum, env = "HARBOR_CONNECTOR_IO", default_value = "auto")]
+    pub io: Io,
+
+    /// After SIGTERM: how long transfers under way may go on.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "HARBOR_CONNECTOR_DRAIN_SECONDS",
+        default_value = "600",
+        value_parser = seconds
+    )]
+    pub drain_seconds: Duration,
+
+    /// After SIGTERM: how long new connections are still accepted, while others learn that this
+    /// proxy is going away. At most as long as --drain-seconds.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "HARBOR_CONNECTOR_DRAIN_GRACE_SECONDS",
+        default_value = "5",
+        value_parser = seconds,
+        hide_short_help = true
+    )]
+    pub drain_grace_seconds: Duration,
+
+    /// What follows `.svc.` in a Service's full name.
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        env = "HARBOR_CONNECTOR_CLUSTER_DOMAIN",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
+
+    /// The form of the log on stderr.
+    #[arg(long, value_enum, env = "HARBOR_CONNECTOR_LOG", default_value = "text")]
+    pub log: LogForm,
+
+    /// What is logged, such as `info` or `warn,access=info`.
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "HARBOR_CONNECTOR_LOG_FILTER",
+        default_value = "info"
+    )]
+    pub log_filter: String,
+
+    /// Bounds that rarely need another value.
+    #[command(flatten)]
+    pub bounds: Bounds,
+}
+
+/// The bounds that have a flag. Their defaults hold in production; tests shorten them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bounds")]
+pub struct Bounds {
+    /// From the first byte of a request's head to its last. Slower than the slowest honest caller,
+    /// and short enough that a caller who trickles bytes does not keep a place for long.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_HEAD_SECONDS",
+        default_value = "15", value_parser = seconds, hide_short_help = true)]
+    pub head_seconds: Duration,
+
+    /// How long a kept-alive connection may be without a request. Go's HTTP client closes after
+    /// 90 s: it must be the one who closes, or its next request can meet our closing.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_IDLE_CALLER_SECONDS",
+        default_value = "95", value_parser = seconds, hide_short_help = true)]
+    pub idle_caller_seconds: Duration,
+
+    /// How long no byte of a body may move.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_BODY_PROGRESS_SECONDS",
+        default_value = "120", value_parser = seconds, hide_short_help = true)]
+    pub body_progress_seconds: Duration,
+
+    /// From an upload's last byte to the registry's answer: it may hash and copy gigabytes first.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_UPLOAD_ANSWER_SECONDS",
+        default_value = "900", value_parser = seconds, hide_short_help = true)]
+    pub upload_answer_seconds: Duration,
+
+    /// From a request without a body to the registry's answer; below the 30 s at which many
+    /// callers give up, so that they learn why.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_ANSWER_SECONDS",
+        default_value = "25", value_parser = seconds, hide_short_help = true)]
+    pub answer_seconds: Duration,
+
+    /// Connecting to one address of a registry: a SYN is repeated after 1 s and 3 s.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_CONNECT_SECONDS",
+        default_value = "5", value_parser = seconds, hide_short_help = true)]
+    pub connect_seconds: Duration,
+
+    /// After an answer that came before the end of the caller's body: how long the rest is read
+    /// and dropped, so that the answer is not lost to a reset.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_LINGER_SECONDS",
+        default_value = "5", value_parser = seconds, hide_short_help = true)]
+    pub linger_seconds: Duration,
+
+    /// How long an unused connection to a registry is kept. The proxies in front of Harbor close
+    /// theirs after 60 s to 75 s: we must be first.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_IDLE_REGISTRY_SECONDS",
+        default_value = "30", value_parser = seconds, hide_short_help = true)]
+    pub idle_registry_seconds: Duration,
+
+    /// The largest manifest; registries themselves stop at 4 MiB.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "HARBOR_CONNECTOR_MANIFEST_BYTES",
+        default_value = "8388608",
+        hide_short_help = true
+    )]
+    pub manifest_bytes: u64,
+
+    /// Callers' connections at one time; by default what the limit on open files allows.
+    #[arg(long, value_name = "N", env = "HARBOR_CONNECTOR_CONNECTIONS", hide_short_help = true)]
+    pub connections: Option<NonZeroUsize>,
+}
+
+/// See [`IoMode`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Io {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// io_uring, or fail to start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// For programs, one object a line.
+    Json,
+}
+
+impl ProxyFlags {
+    /// How many cores.
+    pub fn cores(&self) -> usize {
+        self.cores.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+    }
+
+    /// Which driver.
+    pub fn io_mode(&self) -> IoMode {
+        match self.io {
+            Io::Auto => IoMode::Auto,
+            Io::Uring => IoMode::Uring,
+            Io::Epoll => IoMode::Epoll,
+        }
+    }
+
+    /// Every bound of the data plane. `files_max` is how many files the process may have open.
+    pub fn limits(&self, files_max: u64) -> Arc<Limits> {
+        let bounds = &self.bounds;
+        Arc::new(Limits {
+            // What Go and nginx in front of Harbor take is less; a token of 16 KiB must fit.
+            head_bytes_max: 64 << 10,
+            head_fields_max: 128,
+            // Two digests, a repository of 255 and an upload's `_state` are below 2 KiB.
+            target_bytes_max: 8 << 10,
+            head_wait: bounds.head_seconds,
+            idle_caller_wait: bounds.idle_caller_seconds,
+            body_progress_wait: bounds.body_progress_seconds,
+            upload_answer_wait: bounds.upload_answer_seconds,
+            answer_wait: bounds.answer_seconds,
+            connect_wait: bounds.connect_seconds,
+            // Two dead addresses and then a good one with its handshake.
+            connect_total_wait: bounds.connect_seconds * 3,
+            handshake_wait: Duration::from_secs(10),
+            // As long as a resolver with two servers needs to try each once.
+            resolve_wait: Duration::from_secs(5),
+            // A failover by DNS is followed within seconds …
+            resolve_age_max: Duration::from_secs(5),
+            // … and a short outage of DNS goes unnoticed.
+            resolve_stale_max: Duration::from_secs(5 * 60),
+            idle_registry_wait: bounds.idle_registry_seconds,
+            // A burst of pulls on one core, and no more than Harbor's front likes to hold.
+            idle_registry_max: 32,
+            linger_wait: bounds.linger_seconds,
+            linger_bytes_max: 64 << 20,
+            manifest_bytes_max: bounds.manifest_bytes,
+            // Harbor's error bodies are below 1 KiB.
+            error_body_bytes_max: 64 << 10,
+            // `103` and `100` come in ones and twos; an endless row of them is an attack.
+            interim_answers_max: 32,
+            connections_max: self.connections_max(files_max),
+            // A projected token is about 1 KiB; one with many groups has been seen at 8 KiB.
+            token_bytes_max: 16 << 10,
+            // For so long a right that was taken away may still be used: a visible promise.
+            verdict_age_max: Duration::from_secs(60),
+            // A RoleBinding that was just made must work at the next try.
+            denial_age_max: Duration::from_secs(5),
+            rejection_age_max: Duration::from_secs(10),
+            // About 300 bytes each: 3 MB a core.
+            verdicts_max: 10_000,
+            verdict_wait: Duration::from_secs(5),
+            body_buffer_bytes: 256 << 10,
+            long_transfer_bytes: 1 << 20,
+        })
+    }
+
+    /// A caller's connection needs one descriptor itself and one to its registry.
+    fn connections_max(&self, files_max: u64) -> usize {
+        let files_max = usize::try_from(files_max).unwrap_or(usize::MAX).min(FILES_USED_MAX);
+        let left = files_max.saturating_sub(FILES_RESERVED + FILES_PER_CORE * self.cores());
+        self.bounds.connections.map_or((left / 2).max(1), NonZeroUsize::get)
+    }
+}
+
+/// Seconds, fractions allowed, up to a year.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds".to_owned())?;
+    if !(0.0..=365.0 * 86_400.0).contains(&seconds) {
+        return Err("write a number of seconds between 0 and a year".to_owned());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|cause| cause.to_string())
+}
+
+/// Descriptors of the process itself: listeners, the watch of the folder, admin connections, logs.
+const FILES_RESERVED: usize = 96;
+
+/// Descriptors of a core: its ring or epoll, doorbell, and a pool of pipes for bodies.
+const FILES_PER_CORE: usize = 80;
+
+/// Container runtimes leave the limit at a thousand million; memory ends long before.
+const FILES_USED_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn flags(words: &[&str]) -> ProxyFlags {
+        let words = ["harbor-connector", "proxy"].into_iter().chain(words.iter().copied());
+        match CommandLine::try_parse_from(words).unwrap().verb {
+            Verb::Proxy(flags) => *flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_of_its_name() {
+        let command = CommandLine::command();
+        let proxy = command.find_subcommand("proxy").unwrap();
+        let named =
+            proxy.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag.get_env())));
+        for (long, variable) in named.filter(|(long, _)| *long != "help") {
+            let expected = format!("HARBOR_CONNECTOR_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(variable.and_then(|name| name.to_str()), Some(&*expected));
+        }
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_may_be_fractions_and_nothing_else() {
+        let flags = flags(&["--head-seconds", "0.5", "--listen", "127.0.0.1:0,[::1]:0"]);
+        assert_eq!(flags.limits(1024).head_wait, Duration::from_millis(500));
+        assert_eq!(flags.listen.len(), 2);
+        for bad in ["-1", "nan", "inf", "x", "", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn connections_fit_into_the_limit_on_open_files() {
+        let flags = flags(&["--cores", "2"]);
+        assert_eq!(flags.limits(1024).connections_max, (1024 - 96 - 160) / 2);
+        assert_eq!(flags.limits(10).connections_max, 1);
+        assert!(flags.limits(u64::MAX).connections_max < FILES_USED_MAX);
+    }
+}

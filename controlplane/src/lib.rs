@@ -1,0 +1,15 @@
+//! The control plane: what the user wrote becomes what the data plane reads.
+//!
+//! Modules stand in reading order: flags, the user's contract, the sources of it, its meaning, and
+//! then what the verb `proxy` is made of. `compile` is the heart.
+
+pub mod config;
+pub mod telemetry;
+pub mod crd;
+pub mod source;
+pub mod compile;
+pub mod review;
+pub mod bridge;
+pub mod admin;
+pub mod proxy;
+pub mod check;

@@ -1,0 +1,154 @@
+//! The verb `proxy`: wires the source, the review, the admin address and the data plane together.
+//!
+//! Flags and a folder in; when it serves, one line of JSON on stdout. It ends by a signal: no new
+//! connections, transfers to their end or to the deadline, exit. Runtimes are never dropped.
+
+mod drain;
+mod process;
+mod publish;
+
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use dataplane::{Dataplane, Settings};
+use tokio::runtime::{self, Runtime};
+use tracing_subscriber::filter::ParseError;
+
+use self::publish::Publication;
+use crate::admin::{self, Exposed, Metrics, Status};
+use crate::bridge;
+use crate::config::ProxyFlags;
+use crate::source::file::{self, Folder, Texts};
+use crate::source::manifest::Unreadable;
+use crate::telemetry::Telemetry;
+
+/// Why the proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A filter that is none.
+    #[error("--log-filter: {0}")]
+    Filter(#[from] ParseError),
+    /// The folder could not be read.
+    #[error("{0}")]
+    Folder(#[from] Unreadable),
+    /// An address that could not be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The cores did not start.
+    #[error("the data plane did not start: {0}")]
+    Dataplane(io::Error),
+    /// Something else that the system refused.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Serves until a signal; then the process ends. Returns, with `false`, only if the manifests of
+/// the folder cannot be read at the start, after saying why.
+pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
+    process::harden();
+    let files_max = process::raise_files_max();
+    let telemetry = Telemetry::start(flags.log, &flags.log_filter)?;
+    let folder = Folder::new(folder);
+    let texts = folder.texts()?;
+    let status = Arc::new(Status::default());
+    let mut publication = Publication::new(Arc::clone(&status));
+    if !publication.update(Ok(&texts)) {
+        tracing::error!("the manifests cannot be read: mend them and start again");
+        return Ok(false);
+    }
+    let listeners: Vec<TcpListener> =
+        flags.listen.iter().map(|address| listen(*address)).collect::<Result<_, Error>>()?;
+    let admin = listen(flags.admin)?;
+    let (questions, asked) = bridge::channel();
+    bridge::answer(asked, publication.table())?;
+    let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+    let admin_address = admin.local_addr()?;
+    let dataplane = Dataplane::start(Settings {
+        listeners,
+        cores: flags.cores(),
+        io: flags.io_mode(),
+        limits: flags.limits(files_max),
+        snapshots: publication.snapshots(),
+        questions,
+        cluster_domain: flags.cluster_domain.as_str().into(),
+        loopback_allowed: true,
+    })
+    .map_err(Error::Dataplane)?;
+    let connectors = publication.snapshots().current().len();
+    follow(folder, texts, publication)?;
+    let metrics = Metrics::new(Exposed {
+        status: Arc::clone(&status),
+        counters: dataplane.counters(),
+        driver: dataplane.driver(),
+        dropped: Some(telemetry.dropped()),
+    });
+    let runtime = control_runtime()?;
+    let clean = runtime.block_on(async {
+        tokio::spawn(admin::serve(admin::adopt(admin)?, Arc::new(metrics)));
+        let mut signals = drain::Signals::listen()?;
+        announce(&Announcement {
+            listen,
+            admin: admin_address,
+            io: dataplane.driver(),
+            cores: flags.cores(),
+            connectors,
+        });
+        signals.next().await;
+        status.drains();
+        io::Result::Ok(drain::drain(&dataplane, flags, &mut signals).await)
+    })?;
+    drop(telemetry);
+    std::process::exit(if clean { 0 } else { 1 })
+}
+
+/// The runtime of everything that is not a core's. One thread serves scrapes, while the first one
+/// waits for signals.
+fn control_runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+}
+
+/// Publishes every change of the folder, on a thread of its own.
+fn follow(folder: Folder, first: Texts, mut publication: Publication) -> io::Result<()> {
+    let name = thread::Builder::new().name("source".to_owned());
+    name.spawn(move || {
+        file::watch(&folder, &first, move |change| {
+            publication.update(change.as_ref());
+        });
+    })?;
+    Ok(())
+}
+
+/// The line on stdout.
+struct Announcement {
+    listen: Vec<SocketAddr>,
+    admin: SocketAddr,
+    io: &'static str,
+    cores: usize,
+    connectors: usize,
+}
+
+/// Prints the line. Nobody may be reading, and that is no reason not to serve.
+fn announce(serving: &Announcement) {
+    let Announcement { listen, admin, io, cores, connectors } = serving;
+    let first = listen.first().map(ToString::to_string).unwrap_or_default();
+    // Written by hand for the order of its fields; addresses and numbers need no escaping.
+    let line = format!(
+        r#"{{"listen":"{first}","admin":"{admin}","io":"{io}","cores":{cores},"connectors":{connectors}}}"#
+    );
+    let mut out = io::stdout().lock();
+    if let Err(cause) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::warn!(%cause, "the line of addresses could not be printed");
+    }
+    tracing::info!(?listen, %admin, io, cores, connectors, "serving");
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    process::listen(address).map_err(|cause| Error::Listen(address, cause))
+}

@@ -1,0 +1,77 @@
+//! What the process asks of the system: no core dumps, enough files, listening sockets.
+//!
+//! Addresses in, sockets out. Memory holds passwords and tokens, so nothing may read it from
+//! outside; what the system refuses is logged by whoever calls, never fatal.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as start, socket_with};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
+
+/// Keeps the memory of this process from core files, debuggers and `/proc/<pid>/mem`.
+pub(super) fn harden() {
+    // Where a sandbox forbids these calls it forbids what they prevent as well.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// Raises the limit on open files as far as it goes, and returns it.
+pub(super) fn raise_files_max() -> u64 {
+    let now = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, ..now });
+    let limit = if raised.is_ok() { now.maximum } else { now.current };
+    limit.unwrap_or(u64::MAX)
+}
+
+/// A listening socket. A fixed port that is still busy is tried again for a moment: the kernel
+/// keeps the sockets of a process with io_uring up to some 50 ms beyond its end.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let started = Instant::now();
+    loop {
+        match try_listen(address) {
+            Err(Errno::ADDRINUSE) if address.port() != 0 && started.elapsed() < BUSY_WAIT => {
+                thread::sleep(BUSY_PAUSE);
+            }
+            tried => return Ok(tried?),
+        }
+    }
+}
+
+fn try_listen(address: SocketAddr) -> Result<TcpListener, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    start(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. A burst
+/// of pods that start together must not run into the second-long repeat of a dropped SYN.
+const BACKLOG: i32 = 4096;
+
+const BUSY_WAIT: Duration = Duration::from_secs(2);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_becomes_free_soon_is_waited_for() {
+        let first = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = first.local_addr().unwrap();
+        let waiting = thread::spawn(move || listen(address));
+        thread::sleep(Duration::from_millis(60));
+        drop(first);
+        assert_eq!(waiting.join().unwrap().unwrap().local_addr().unwrap(), address);
+    }
+}

@@ -1,0 +1,257 @@
+//! The same manifests as in a cluster, from a folder: read whole, and read again when it changes.
+//!
+//! A folder in, [`Objects`] out, or the reason why they cannot be read. The folder itself is
+//! watched and, because a notification can get lost, looked at every [`RESCAN`] as well. Hidden
+//! files and subfolders are passed over, which makes a mounted Secret or ConfigMap (files that are
+//! links into `..data`) work as it is. Nothing is ever written.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use notify::{RecursiveMode, Watcher as _};
+use ring::digest;
+use zeroize::Zeroizing;
+
+use super::Objects;
+use super::manifest::{self, Unreadable};
+
+/// A folder of manifests.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+/// The texts of a folder at one moment.
+pub struct Texts {
+    files: Vec<(Arc<str>, Zeroizing<Vec<u8>>)>,
+    digest: [u8; digest::SHA256_OUTPUT_LEN],
+}
+
+impl Texts {
+    /// The objects in them, or everything that keeps them from being read: one reason per file.
+    pub fn objects(&self) -> Result<Objects, Vec<Unreadable>> {
+        let mut objects = Objects::default();
+        let reasons: Vec<Unreadable> = self
+            .files
+            .iter()
+            .filter_map(|(file, text)| manifest::read(file, text, &mut objects).err())
+            .collect();
+        if reasons.is_empty() { Ok(objects) } else { Err(reasons) }
+    }
+}
+
+impl Folder {
+    /// The folder at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Reads every manifest file. The error names the file.
+    pub fn texts(&self) -> Result<Texts, Unreadable> {
+        let mut names = Vec::new();
+        let folder_failed = |cause: io::Error| Unreadable::File {
+            file: self.0.display().to_string().into(),
+            what: cause.to_string(),
+        };
+        for entry in fs::read_dir(&self.0).map_err(folder_failed)? {
+            let name = entry.map_err(folder_failed)?.file_name();
+            match name.to_str() {
+                Some(name) if is_manifest(name) => names.push(Arc::<str>::from(name)),
+                _ => {}
+            }
+        }
+        names.sort();
+        let mut sum = digest::Context::new(&digest::SHA256);
+        let mut files = Vec::with_capacity(names.len());
+        for name in names {
+            let failed = |what: String| Unreadable::File { file: Arc::clone(&name), what };
+            let path = self.0.join(&*name);
+            let Some(text) = read_file(&path).map_err(|cause| failed(cause.to_string()))? else {
+                return Err(failed(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
+            };
+            for part in [name.as_bytes(), &text] {
+                sum.update(&(part.len() as u64).to_le_bytes());
+                sum.update(part);
+            }
+            files.push((name, text));
+        }
+        let mut whole = [0; digest::SHA256_OUTPUT_LEN];
+        whole.copy_from_slice(sum.finish().as_ref());
+        Ok(Texts { files, digest: whole })
+    }
+}
+
+/// Whether a file of this name holds manifests.
+fn is_manifest(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
+/// The file's bytes, in a buffer that never moves; `None` if there are too many.
+fn read_file(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let found = fs::metadata(path)?;
+    if found.is_dir() {
+        return Ok(Some(Zeroizing::default()));
+    }
+    // Opening a pipe would wait for its other end.
+    if !found.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let length = usize::try_from(found.len()).unwrap_or(usize::MAX);
+    if length > FILE_BYTES_MAX {
+        return Ok(None);
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
+    // A file that grows meanwhile is read again when it has settled.
+    fs::File::open(path)?.take(length as u64 + 1).read_to_end(&mut text)?;
+    Ok(Some(text))
+}
+
+/// What the watch reports: the folder's texts after a change, or why they cannot be read.
+pub type Change = Result<Texts, Unreadable>;
+
+/// Watches the folder and hands every change to `changed`, until the process ends. `first` is what
+/// was read last, so that a change between that reading and this call is not missed.
+pub fn watch(folder: &Folder, first: &Texts, mut changed: impl FnMut(Change)) {
+    let (ring, doorbell) = bounded(1);
+    let notice = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
+        // A bell that already rings need not be rung.
+        let _ = ring.try_send(());
+    })
+    .and_then(|mut watcher| {
+        watcher.watch(&folder.0, RecursiveMode::NonRecursive).map(|()| watcher)
+    });
+    if let Err(cause) = &notice {
+        tracing::warn!(%cause, "the folder cannot be watched: it is looked at every 2 s instead");
+    }
+    let mut last = Seen::of(&Ok(first));
+    loop {
+        await_change(&doorbell);
+        let mut now = folder.texts();
+        let mut seen = Seen::of(&now.as_ref());
+        if seen == last {
+            continue;
+        }
+        // Whoever writes a file without replacing it leaves it half-written for a moment.
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            std::thread::sleep(SETTLE);
+            now = folder.texts();
+            let again = Seen::of(&now.as_ref());
+            if std::mem::replace(&mut seen, again) == seen {
+                break;
+            }
+        }
+        if seen != last {
+            last = seen;
+            changed(now);
+        }
+    }
+}
+
+/// Waits for a notification and for the quiet after it, or for the time of the next look.
+fn await_change(doorbell: &Receiver<()>) {
+    match doorbell.recv_timeout(RESCAN) {
+        Ok(()) => {}
+        Err(RecvTimeoutError::Timeout) => return,
+        Err(RecvTimeoutError::Disconnected) => return std::thread::sleep(RESCAN),
+    }
+    let started = Instant::now();
+    while started.elapsed() < QUIET_WAIT_MAX && doorbell.recv_timeout(SETTLE).is_ok() {}
+}
+
+/// What a look at the folder showed, small enough to keep.
+#[derive(PartialEq, Eq)]
+enum Seen {
+    Texts([u8; digest::SHA256_OUTPUT_LEN]),
+    Failed(String),
+}
+
+impl Seen {
+    fn of(texts: &Result<&Texts, &Unreadable>) -> Self {
+        match texts {
+            Ok(texts) => Self::Texts(texts.digest),
+            Err(cause) => Self::Failed(cause.to_string()),
+        }
+    }
+}
+
+/// How often the folder is looked at although nothing was reported.
+pub const RESCAN: Duration = Duration::from_secs(2);
+
+/// How long the folder must stay as it is before a change is taken.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// After how many looks a folder that keeps changing is taken as it is.
+const SETTLE_ROUNDS_MAX: usize = 8;
+
+/// How long notifications may keep a change from being looked at.
+const QUIET_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// The size of one file.
+const FILE_BYTES_MAX: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn secret(name: &str) -> String {
+        format!("{{apiVersion: v1, kind: Secret, metadata: {{name: {name}}}}}\n")
+    }
+
+    #[test]
+    fn hidden_files_and_other_files_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.yaml", "b.yml", ".hidden.yaml", "notes.txt", "c.yaml~"] {
+            fs::write(folder.path().join(name), secret("s")).unwrap();
+        }
+        let objects = Folder::new(folder.path()).texts().unwrap().objects().unwrap();
+        assert_eq!(objects.secrets.len(), 2);
+    }
+
+    #[test]
+    fn a_folder_mounted_by_a_kubelet_is_read_through_its_links() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("..1")).unwrap();
+        fs::write(folder.path().join("..1/a.yaml"), secret("s")).unwrap();
+        std::os::unix::fs::symlink("..1", folder.path().join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/a.yaml", folder.path().join("a.yaml")).unwrap();
+        let objects = Folder::new(folder.path()).texts().unwrap().objects().unwrap();
+        assert_eq!(objects.secrets.len(), 1);
+    }
+
+    #[test]
+    fn every_file_that_cannot_be_read_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.yaml"), "[").unwrap();
+        fs::write(folder.path().join("b.yaml"), "x").unwrap();
+        let reasons = Folder::new(folder.path()).texts().unwrap().objects().unwrap_err();
+        assert_eq!(reasons.len(), 2);
+        assert!(Folder::new(folder.path().join("absent")).texts().is_err());
+    }
+
+    #[test]
+    fn a_change_is_reported_once_and_within_two_seconds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.yaml");
+        fs::write(&path, secret("s")).unwrap();
+        let folder = Folder::new(directory.path());
+        let first = folder.texts().unwrap();
+        let (report, reports) = mpsc::channel();
+        thread::spawn(move || watch(&folder, &first, |change| drop(report.send(change))));
+        for (name, text) in
+            [("a.yaml", secret("t")), ("b.yaml", secret("u")), ("a.yaml", "[".into())]
+        {
+            let started = Instant::now();
+            fs::write(directory.path().join(name), text).unwrap();
+            reports.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
+            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        }
+        fs::write(&path, "[").unwrap();
+        assert!(reports.recv_timeout(Duration::from_millis(300)).is_err(), "nothing changed");
+    }
+}

@@ -1,0 +1,214 @@
+//! A caller's connection: accepted, given to a core, asked for one request after another.
+//!
+//! One thread per listener accepts and hands each connection to the core that has the least to do.
+//! On that core [`serve`] reads head after head, each a [`Parsed`], and has `exchange` see it
+//! through; requests that arrive together are served in their order, never before the answer to
+//! the one before them is complete.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+
+use crate::balance::{self, Place, Transfer};
+use crate::body::{self, Framing};
+use crate::buffer::Buffer;
+use crate::counters::AllCounters;
+use crate::error::{Error, Kind, Stage};
+use crate::exchange::{self, Next};
+use crate::io::{Socket, within};
+use crate::limits::Limits;
+use crate::mailbox::{Handover, Mail, Postbox};
+use crate::parse::{self, RequestHead};
+use crate::target::{self, Target};
+use crate::transport::Transport;
+use crate::worker::Core;
+
+/// A connection to a caller, on the core that serves it.
+pub(crate) struct Inbound {
+    /// Its bytes.
+    pub(crate) transport: Transport,
+    /// What has been read from it and not yet dealt with.
+    pub(crate) buffer: Buffer,
+    /// The caller's address.
+    pub(crate) peer: SocketAddr,
+    /// The long transfer that moved it here, until its request is met again.
+    pub(crate) transfer: Option<Transfer>,
+}
+
+/// A request's head, read and found to mean one thing only.
+pub(crate) struct Parsed {
+    /// The head.
+    pub(crate) head: RequestHead,
+    /// What it names.
+    pub(crate) target: Target,
+    /// How the body after it is framed.
+    pub(crate) framing: Framing,
+    /// Whether the caller waits for `100 Continue`.
+    pub(crate) expects_continue: bool,
+    /// How many bytes of the connection's buffer it takes.
+    pub(crate) length: usize,
+}
+
+/// Accepts on `listener` until it is shut down, and gives each connection to a core.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, not a core: it may sleep")]
+pub(crate) fn listen(
+    listener: &TcpListener,
+    cores: &[Postbox],
+    counters: &AllCounters,
+    connections_max: usize,
+) {
+    loop {
+        while open_connections(counters) >= connections_max {
+            std::thread::sleep(FULL_PAUSE);
+        }
+        match listener.accept() {
+            Ok((socket, peer)) => {
+                let index = balance::for_connection(counters);
+                if let (Some(core), Some(counters)) = (cores.get(index), counters.get(index)) {
+                    counters.connections_total.add(1);
+                    let place = Place::take(counters);
+                    let already_read = Buffer::default();
+                    let handover = Handover { socket, peer, already_read, place, transfer: None };
+                    core.send(Mail::Connection(handover));
+                }
+            }
+            // EINVAL is what shutting the listener down looks like from here.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+            // The caller gave up before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                // Out of descriptors or memory: a pause lets some connections end.
+                tracing::error!(%error, "cannot accept");
+                std::thread::sleep(FULL_PAUSE);
+            }
+        }
+    }
+}
+
+fn open_connections(counters: &AllCounters) -> usize {
+    let open: u64 = counters.iter().map(|core| core.connections.get()).sum();
+    usize::try_from(open).unwrap_or(usize::MAX)
+}
+
+/// Serves one connection until it ends or moves to another core.
+pub(crate) async fn serve(handover: Handover, core: Rc<Core>) {
+    let Handover { socket, peer, already_read, place, transfer } = handover;
+    let Ok(socket) = Socket::adopt(socket) else {
+        return;
+    };
+    let transport = Transport::Plain(socket);
+    let mut inbound = Inbound { transport, buffer: already_read, peer, transfer };
+    while next_request(&mut inbound, &core).await {
+        match exchange::one(&mut inbound, &core).await {
+            Next::Another => {}
+            Next::Close => break,
+            Next::Linger => {
+                linger(&inbound, &core.limits).await;
+                break;
+            }
+            Next::Move(index, transfer) => {
+                hand_over(inbound, index, transfer, &core);
+                break;
+            }
+        }
+    }
+    drop(place);
+}
+
+/// Waits for the first byte of the next request. `false`: there will be none.
+async fn next_request(inbound: &mut Inbound, core: &Core) -> bool {
+    if !inbound.buffer.is_empty() {
+        return true;
+    }
+    // An idle connection holds no buffer.
+    inbound.buffer.release();
+    let wait = if core.is_draining() { DRAINING_IDLE_WAIT } else { core.limits.idle_caller_wait };
+    let socket = inbound.transport.socket();
+    let readable = std::pin::pin!(socket.readable(wait));
+    match select(readable, core.drained()).await {
+        Either::Left((ready, _)) => ready.is_ok(),
+        // A request may be on its way just now: it still gets its answer.
+        Either::Right((_, _)) => socket.readable(DRAINING_IDLE_WAIT).await.is_ok(),
+    }
+}
+
+/// Reads the head of the next request; `None` when the caller closed before its first byte.
+pub(crate) async fn read_head(inbound: &mut Inbound, core: &Core) -> Result<Option<Parsed>, Error> {
+    let limits = &core.limits;
+    let fail = |kind| Error::new(Stage::Parse, kind);
+    let deadline = Instant::now() + limits.head_wait;
+    loop {
+        if let Some((head, length)) =
+            parse::request(inbound.buffer.filled(), limits).map_err(fail)?
+        {
+            let framing = body::of_request(&head).map_err(fail)?;
+            let target = target::of(&head, &core.cluster_domain, limits).map_err(fail)?;
+            let expects_continue = head.expects_continue().map_err(fail)?;
+            return Ok(Some(Parsed { head, target, framing, expects_continue, length }));
+        }
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let begun = !inbound.buffer.is_empty();
+        match inbound.transport.read(inbound.buffer.spare(), wait).await {
+            Ok(0) if !begun => return Ok(None),
+            Ok(0) => return Err(fail(Kind::CallerGone)),
+            Ok(count) => inbound.buffer.note_read(count),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(fail(Kind::HeadTimeout));
+            }
+            Err(_) if !begun => return Ok(None),
+            Err(_) => return Err(fail(Kind::CallerGone)),
+        }
+    }
+}
+
+/// Keeps the caller's connection half open after an early answer, so that the answer is not lost to
+/// a reset: what the caller still sends is read and dropped, within bounds (RFC 9112 §9.6).
+async fn linger(inbound: &Inbound, limits: &Limits) {
+    let socket = inbound.transport.socket();
+    socket.finish();
+    let mut left = limits.linger_bytes_max;
+    let mut dropped = vec![0; LINGER_READ_BYTES];
+    let all_dropped = async {
+        while left > 0 {
+            match socket.try_discard(&mut dropped) {
+                Ok(0) => return,
+                Ok(count) => left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if socket.readable(limits.linger_wait).await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+            socket.fairly().await;
+        }
+    };
+    // However it ends, the connection is closed now.
+    let _ = within(limits.linger_wait, all_dropped).await;
+}
+
+/// Gives the connection, with what was read of the request that is about to begin, to core `index`.
+fn hand_over(inbound: Inbound, index: usize, transfer: Transfer, core: &Core) {
+    let Inbound { transport: Transport::Plain(socket), buffer, peer, .. } = inbound else {
+        return;
+    };
+    let (Some(postbox), Some(counters)) = (core.postboxes.get(index), core.all.get(index)) else {
+        return;
+    };
+    if let Ok(socket) = socket.detach() {
+        core.counters.handed_over.add(1);
+        let place = Place::take(counters);
+        let transfer = Some(transfer);
+        let handover = Handover { socket, peer, already_read: buffer, place, transfer };
+        postbox.send(Mail::Connection(handover));
+    }
+}
+
+/// Between two looks whether a connection may be accepted again.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// How long an idle connection is still listened to once the process drains.
+const DRAINING_IDLE_WAIT: Duration = Duration::from_secs(1);
+const LINGER_READ_BYTES: usize = 256 << 10;

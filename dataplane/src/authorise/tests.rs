@@ -1,0 +1,107 @@
+//! Rows for what counts as a token, and a walk through the memory of verdicts.
+
+use std::time::Duration;
+
+use super::*;
+use crate::parse;
+
+fn limits() -> Limits {
+    let wait = Duration::from_secs(5);
+    Limits {
+        head_bytes_max: 64 << 10,
+        head_fields_max: 128,
+        target_bytes_max: 8 << 10,
+        head_wait: wait,
+        idle_caller_wait: wait,
+        body_progress_wait: wait,
+        upload_answer_wait: wait,
+        answer_wait: wait,
+        connect_wait: wait,
+        connect_total_wait: wait,
+        handshake_wait: wait,
+        resolve_wait: wait,
+        resolve_age_max: wait,
+        resolve_stale_max: wait,
+        idle_registry_wait: wait,
+        idle_registry_max: 4,
+        linger_wait: wait,
+        linger_bytes_max: 1 << 20,
+        manifest_bytes_max: 8 << 20,
+        error_body_bytes_max: 64 << 10,
+        interim_answers_max: 32,
+        connections_max: 100,
+        token_bytes_max: 1024,
+        verdict_age_max: Duration::from_secs(60),
+        denial_age_max: Duration::from_secs(5),
+        rejection_age_max: Duration::from_secs(10),
+        verdicts_max: 8,
+        verdict_wait: wait,
+        body_buffer_bytes: 256 << 10,
+        long_transfer_bytes: 1 << 20,
+    }
+}
+
+fn check(fields: &str, expected: Result<&str, Kind>) {
+    let head = format!("GET /v2/ HTTP/1.1\r\nHost: p\r\n{fields}\r\n");
+    let (head, _) = parse::request(head.as_bytes(), &limits()).unwrap().unwrap();
+    let found = token(&head.fields, limits().token_bytes_max);
+    let found = found.map(|token| String::from_utf8(token.as_bytes().to_vec()).unwrap());
+    assert_eq!(found, expected.map(str::to_owned), "{fields}");
+}
+
+#[test]
+fn a_token_is_a_bearers_or_the_password_of_basic_with_any_user() {
+    check("Authorization: Bearer abc.def\r\n", Ok("abc.def"));
+    check("authorization: bearer abc.def\r\n", Ok("abc.def"));
+    // "pod:abc", ":abc" and "a:b:c".
+    check("Authorization: Basic cG9kOmFiYw==\r\n", Ok("abc"));
+    check("Authorization: basic OmFiYw==\r\n", Ok("abc"));
+    check("Authorization: Basic YTpiOmM=\r\n", Ok("b:c"));
+}
+
+#[test]
+fn what_is_no_token_is_missing_or_rejected() {
+    check("", Err(Kind::TokenMissing));
+    check("Authorization: Bearer\r\n", Err(Kind::TokenMissing));
+    // "pod:" and "pod".
+    check("Authorization: Basic cG9kOg==\r\n", Err(Kind::TokenMissing));
+    check("Authorization: Basic cG9k\r\n", Err(Kind::TokenRejected));
+    check("Authorization: Basic ???\r\n", Err(Kind::TokenRejected));
+    check("Authorization: Harbor-Secret x\r\n", Err(Kind::TokenRejected));
+    let long = format!("Authorization: Bearer {}\r\n", "x".repeat(1025));
+    check(&long, Err(Kind::TokenRejected));
+    let twice = "Authorization: Bearer a\r\nAuthorization: Bearer a\r\n";
+    check(twice, Err(Kind::Malformed("more than one Authorization field")));
+}
+
+#[test]
+fn a_verdict_is_remembered_for_its_own_time_and_under_its_own_rights() {
+    let (limits, start) = (limits(), Instant::now());
+    let mut memory = Memory::default();
+    let put = |memory: &mut Memory, number: u8, verdict| {
+        memory.put([number; 32], Answer { verdict, at: start, rights: 7 }, limits.verdicts_max);
+    };
+    put(&mut memory, 1, Verdict::Allowed(Arc::default()));
+    put(&mut memory, 2, Verdict::Denied(Arc::default()));
+    let known = |number: u8, rights, seconds| {
+        let now = start + Duration::from_secs(seconds);
+        memory.get(&[number; 32], rights, now, &limits).is_some()
+    };
+    assert!(known(1, 7, 59) && !known(1, 7, 60));
+    assert!(known(2, 7, 4) && !known(2, 7, 5));
+    assert!(!known(1, 8, 0), "other rights, other verdicts");
+    assert!(!known(3, 7, 0));
+}
+
+#[test]
+fn the_memory_of_verdicts_is_bounded_and_keeps_the_newest() {
+    let limits = limits();
+    let mut memory = Memory::default();
+    for number in 0..100 {
+        let answer = Answer { verdict: Verdict::Unauthenticated, at: Instant::now(), rights: 0 };
+        memory.put([number; 32], answer, limits.verdicts_max);
+        assert!(memory.young.len() + memory.old.len() <= limits.verdicts_max);
+    }
+    assert!(memory.get(&[99; 32], 0, Instant::now(), &limits).is_some());
+    assert!(memory.get(&[1; 32], 0, Instant::now(), &limits).is_none());
+}

@@ -1,0 +1,244 @@
+//! START HERE: one request and its response, seen through the stages in their order.
+//!
+//! `accept` (a head is read and parsed) → `authorise` → `route` → `rewrite` → `connect` → `stream`
+//! → `account`. Only this file calls stages; none of them calls another. What goes wrong before the
+//! response has begun becomes a refusal; afterwards the connection is cut, so that a broken body is
+//! never taken for a whole one.
+
+use std::cell::Cell;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+mod response;
+
+use crate::accept::{self, Inbound, Parsed};
+use crate::account::Record;
+use crate::authorise;
+use crate::balance::{self, Transfer};
+use crate::body::Framing;
+use crate::connect::{self, Outlet};
+use crate::counters::Route;
+use crate::error::{Error, Kind, Stage};
+use crate::parse::{Method, Version};
+use crate::reply;
+use crate::rewrite::{self, Outbound};
+use crate::route::{self, Routed};
+use crate::stream::{self, Answered, Unanswered};
+use crate::worker::Core;
+
+/// What becomes of the caller's connection.
+pub(crate) enum Next {
+    /// Another request may follow.
+    Another,
+    /// It is closed.
+    Close,
+    /// It is closed once what the caller still sends has been read and dropped.
+    Linger,
+    /// It moves to another core, where a long transfer is already counted.
+    Move(usize, Transfer),
+}
+
+/// Serves the request whose first bytes are there.
+pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
+    let mut record = Record::open(&core.counters, inbound.peer);
+    let parsed = match accept::read_head(inbound, core).await {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => {
+            record.discard();
+            return Next::Close;
+        }
+        Err(error) => return response::refuse(inbound, error, true, &mut record, core).await,
+    };
+    let transfer = match transfer(inbound, &parsed, core) {
+        Ok(transfer) => transfer,
+        Err((index, transfer)) => {
+            record.discard();
+            return Next::Move(index, transfer);
+        }
+    };
+    inbound.buffer.consume(parsed.length);
+    note(&parsed, &mut record, core);
+    let ahead = Ahead {
+        close: !parsed.head.keep_alive() || core.is_draining(),
+        body_follows: !matches!(parsed.framing, Framing::None | Framing::Length(0)),
+        expects_continue: parsed.expects_continue,
+        version: parsed.head.version,
+    };
+    let next = through(inbound, parsed, &ahead, &mut record, core).await;
+    drop(transfer);
+    match next {
+        Ok(next) => next,
+        Err(error) => {
+            response::refuse(inbound, error, ahead.close || ahead.body_follows, &mut record, core)
+                .await
+        }
+    }
+}
+
+/// What is known of the caller's side from its head, however the stages end.
+struct Ahead {
+    /// Whether its connection ends with this exchange.
+    close: bool,
+    /// Whether a body follows the head.
+    body_follows: bool,
+    /// Whether it waits to be told to send that body.
+    expects_continue: bool,
+    /// The version it speaks.
+    version: Version,
+}
+
+/// Everything between the request's head and the response's last byte.
+async fn through(
+    inbound: &mut Inbound,
+    parsed: Parsed,
+    ahead: &Ahead,
+    record: &mut Record,
+    core: &Core,
+) -> Result<Next, Error> {
+    let allowed = authorise::check(parsed, core, record).await?;
+    record.allowed_after = Some(record.elapsed());
+    if record.route == Route::Ping {
+        return Ok(response::ping(inbound, ahead, record, core).await);
+    }
+    let routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
+    let at_rewrite = |kind| Error::new(Stage::Rewrite, kind);
+    let bytes_max = body_bytes_max(&routed, core).map_err(at_rewrite)?;
+    let mut outbound = rewrite::request(&routed, &record.request_id).map_err(at_rewrite)?;
+    let at_connect = |kind| Error::new(Stage::Connect, kind);
+    let mut outlet = connect::open(&routed.connector, core).await.map_err(at_connect)?;
+    record.connected_after = Some(record.elapsed());
+    let answered = if ahead.body_follows {
+        // A transfer may outlive its connector: once the head is sent nothing of it is kept, least
+        // of all the credential.
+        drop(routed);
+        upload(inbound, &mut outlet, &mut outbound, bytes_max, ahead, record, core).await?
+    } else {
+        let answered = ask(&mut outlet, &outbound, &routed, core).await?;
+        if outbound.mounts && is_mount_refused(&answered) {
+            upload_instead(&mut outlet, answered, &routed, record, core).await?
+        } else {
+            answered
+        }
+    };
+    record.answered_after = Some(record.elapsed());
+    response::answer(inbound, outlet, outbound.return_path, answered, ahead, record, core).await
+}
+
+/// Sends a request without a body; once more on a fresh connection if the registry had closed the
+/// one it was sent on, and if nothing can have come of the first.
+async fn ask(
+    outlet: &mut Outlet,
+    outbound: &Outbound,
+    routed: &Routed,
+    core: &Core,
+) -> Result<Answered, Error> {
+    let repeatable = outlet.reused && matches!(outbound.method, Method::Get | Method::Head);
+    let mut answered = stream::ask(outlet, outbound, &core.limits).await;
+    if repeatable && matches!(answered, Err(Unanswered::Closed)) {
+        core.counters.resends.add(1);
+        let key = Arc::clone(&outlet.key);
+        let fresh = connect::dial(&routed.connector, core, key).await;
+        *outlet = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
+        answered = stream::ask(outlet, outbound, &core.limits).await;
+    }
+    answered.map_err(|unanswered| {
+        let kind = match unanswered {
+            Unanswered::Closed => Kind::RegistryClosed,
+            Unanswered::Failed(kind) => kind,
+        };
+        Error::new(Stage::Stream, kind)
+    })
+}
+
+/// Asks for an ordinary upload in place of the mount that `refused` refuses: whatever is wrong with
+/// the mount's source, the caller can still upload the blob, while some clients give the whole push
+/// up at such an answer (distribution-spec end-11 lets a registry answer any mount with 202).
+async fn upload_instead(
+    outlet: &mut Outlet,
+    refused: Answered,
+    routed: &Routed,
+    record: &mut Record,
+    core: &Core,
+) -> Result<Answered, Error> {
+    let outbound = rewrite::request_without_mount(routed, &record.request_id)
+        .map_err(|kind| Error::new(Stage::Rewrite, kind))?;
+    let whole = stream::swallow(outlet, refused.framing, &core.limits).await;
+    if !(whole && refused.head.keep_alive()) {
+        let fresh = connect::dial(&routed.connector, core, Arc::clone(&outlet.key)).await;
+        *outlet = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
+    }
+    ask(outlet, &outbound, routed, core).await
+}
+
+/// Harbor's ways to say that the source of a mount is not to be had: 401 where it may not be read,
+/// 400 where its name has one component (harbor #22078).
+fn is_mount_refused(answered: &Answered) -> bool {
+    matches!(answered.head.status, 400 | 401 | 403 | 404)
+}
+
+async fn upload(
+    inbound: &mut Inbound,
+    outlet: &mut Outlet,
+    outbound: &mut Outbound,
+    bytes_max: u64,
+    ahead: &Ahead,
+    record: &mut Record,
+    core: &Core,
+) -> Result<Answered, Error> {
+    if ahead.expects_continue {
+        let mut interim = [IoSlice::new(reply::CONTINUE)];
+        let told = inbound.transport.write_all(&mut interim, core.limits.body_progress_wait).await;
+        told.map_err(|_| Error::new(Stage::Stream, Kind::CallerGone))?;
+    }
+    let moved = Cell::new(0);
+    let answered = stream::upload(inbound, outlet, outbound, bytes_max, &moved, &core.limits).await;
+    record.bytes_up = moved.get();
+    answered.map_err(|kind| Error::new(Stage::Stream, kind))
+}
+
+/// How long the request's body may be: manifests are small, and one that says it is not is refused
+/// before anything is sent.
+fn body_bytes_max(routed: &Routed, core: &Core) -> Result<u64, Kind> {
+    if routed.target.route() != Route::Manifest {
+        return Ok(u64::MAX);
+    }
+    let bytes_max = core.limits.manifest_bytes_max;
+    match routed.framing {
+        Framing::Length(length) if length > bytes_max => Err(Kind::ManifestTooLarge),
+        _ => Ok(bytes_max),
+    }
+}
+
+/// Counts the long transfer that `parsed` begins, if it begins one; the error is where it should
+/// rather run.
+fn transfer(
+    inbound: &mut Inbound,
+    parsed: &Parsed,
+    core: &Core,
+) -> Result<Option<Transfer>, (usize, Transfer)> {
+    let moved_here = inbound.transfer.take();
+    let long = match parsed.framing {
+        Framing::Length(length) => length >= core.limits.long_transfer_bytes,
+        Framing::Chunked | Framing::UntilClose => true,
+        // How long a blob is only its registry knows.
+        Framing::None => (parsed.head.method, parsed.target.route()) == (Method::Get, Route::Blob),
+    };
+    match moved_here {
+        _ if !long => Ok(None),
+        Some(transfer) => Ok(Some(transfer)),
+        None => match balance::elsewhere(&core.all, core.index) {
+            Some(elsewhere) => Err(elsewhere),
+            None => Ok(Some(Transfer::start(&core.counters))),
+        },
+    }
+}
+
+/// Notes what the head says.
+fn note(parsed: &Parsed, record: &mut Record, core: &Core) {
+    record.method = parsed.head.method.as_str();
+    record.route = parsed.target.route();
+    record.connector = parsed.target.connector().cloned();
+    record.repository = parsed.target.repository().into();
+    record.reference = parsed.target.reference().into();
+    record.request_id = core.next_request_id();
+}

@@ -1,0 +1,136 @@
+//! The second half of an exchange: the registry's answer, or ours, to the caller.
+//!
+//! An [`Answered`] request in, [`Next`] out. Until the response has begun every failure is still an
+//! `Error` that becomes a refusal; from then on it is noted in the record, and the connection is cut.
+
+use std::cell::Cell;
+use std::io::IoSlice;
+
+use super::{Ahead, Next};
+use crate::accept::Inbound;
+use crate::account::Record;
+use crate::body::Framing;
+use crate::connect::{self, Outlet};
+use crate::error::{Error, Kind, Stage};
+use crate::parse::Version;
+use crate::reply;
+use crate::rewrite::{self, Reply};
+use crate::stream::{self, Answered, Broken};
+use crate::worker::Core;
+
+/// Brings the registry's answer to the caller.
+pub(super) async fn answer(
+    inbound: &Inbound,
+    mut outlet: Outlet,
+    back: rewrite::ReturnPath,
+    answered: Answered,
+    ahead: &Ahead,
+    record: &mut Record,
+    core: &Core,
+) -> Result<Next, Error> {
+    let Answered { head, framing, early } = answered;
+    let close = ahead.close || early || framing == Framing::UntilClose || core.is_draining();
+    let next = if early { Next::Linger } else { after(close) };
+    let reusable = head.keep_alive() && !early && framing != Framing::UntilClose;
+    let reply = rewrite::response(&head, framing, &back, !close, ahead.version)
+        .map_err(|kind| Error::new(Stage::Rewrite, kind))?;
+    match reply {
+        Reply::Relay(answer) => {
+            record.status = answer.status;
+            let end = relay(inbound, &mut outlet, answer.head, framing, ahead, record, core).await;
+            record.end = Some(end);
+            if end.is_err() {
+                return Ok(Next::Close);
+            }
+        }
+        Reply::Replace(kind) => {
+            if stream::swallow(&mut outlet, framing, &core.limits).await && reusable {
+                connect::keep(outlet, core);
+            }
+            let error = Error::new(Stage::Stream, kind);
+            return Ok(refuse(inbound, error, close, record, core).await);
+        }
+        Reply::ReplaceBody { status, retry_after } => {
+            let whole = stream::swallow(&mut outlet, framing, &core.limits).await;
+            let bytes = reply::unreadable(status, retry_after.as_deref(), record, close);
+            record.status = status;
+            record.end = Some(say(inbound, &bytes, core).await);
+            if !whole {
+                return Ok(next);
+            }
+        }
+    }
+    if reusable {
+        connect::keep(outlet, core);
+    }
+    Ok(next)
+}
+
+/// Relays the registry's answer. A body that breaks off on the registry's side is cut off on the
+/// caller's; where only the close would end it, the close is a reset.
+async fn relay(
+    inbound: &Inbound,
+    outlet: &mut Outlet,
+    head: Vec<u8>,
+    framing: Framing,
+    ahead: &Ahead,
+    record: &mut Record,
+    core: &Core,
+) -> Result<(), Error> {
+    let chunked_out = framing == Framing::Chunked && ahead.version == Version::Http11;
+    let moved = Cell::new(0);
+    let limits = &core.limits;
+    let relayed = stream::relay(inbound, outlet, head, framing, chunked_out, &moved, limits).await;
+    record.bytes_down = moved.get();
+    relayed.map_err(|broken| {
+        let kind = match broken {
+            Broken::SinkGone => Kind::CallerGone,
+            _ => Kind::RegistryTruncated,
+        };
+        let ends_with_close = !chunked_out && !matches!(framing, Framing::Length(_));
+        if kind == Kind::RegistryTruncated && ends_with_close {
+            inbound.transport.socket().reset_on_close();
+        }
+        Error::new(Stage::Stream, kind)
+    })
+}
+
+/// Answers the bare `/v2/`: the caller's token is good.
+pub(super) async fn ping(
+    inbound: &Inbound,
+    ahead: &Ahead,
+    record: &mut Record,
+    core: &Core,
+) -> Next {
+    let close = ahead.close || core.is_draining();
+    let bytes = reply::ping(record.method == "HEAD", close);
+    record.status = 200;
+    record.end = Some(say(inbound, &bytes, core).await);
+    after(close)
+}
+
+/// Tells the caller what went wrong.
+pub(super) async fn refuse(
+    inbound: &Inbound,
+    error: Error,
+    close: bool,
+    record: &mut Record,
+    core: &Core,
+) -> Next {
+    let bytes = reply::refusal(error.kind, record, close);
+    if say(inbound, &bytes, core).await.is_ok() {
+        record.status = error.kind.facts().status;
+    }
+    record.end = Some(Err(error));
+    if close { Next::Linger } else { Next::Another }
+}
+
+async fn say(inbound: &Inbound, bytes: &[u8], core: &Core) -> Result<(), Error> {
+    let mut parts = [IoSlice::new(bytes)];
+    let said = inbound.transport.write_all(&mut parts, core.limits.body_progress_wait).await;
+    said.map_err(|_| Error::new(Stage::Stream, Kind::CallerGone))
+}
+
+fn after(close: bool) -> Next {
+    if close { Next::Close } else { Next::Another }
+}

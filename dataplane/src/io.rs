@@ -1,0 +1,232 @@
+//! The one place that knows the runtime: sockets by readiness, time, tasks.
+//!
+//! Every socket is non-blocking. A call is tried first; only when the kernel answers `EAGAIN` does a
+//! task wait for readiness (a poll on io_uring, epoll otherwise). So a wait can be given up without
+//! losing a byte, nothing is pinned while a connection idles, and nothing above this file can tell
+//! which driver runs.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+mod descriptor;
+
+/// A connected, non-blocking TCP socket of this core.
+pub(crate) struct Socket {
+    inner: monoio::net::TcpStream,
+    /// Bytes moved since the core's other tasks last had a turn.
+    since_yield: Cell<usize>,
+}
+
+impl Socket {
+    /// Makes `socket` this core's: non-blocking, without Nagle's delay, and probed by the kernel
+    /// so that a peer that vanished without a FIN frees it within two minutes.
+    pub(crate) fn adopt(socket: TcpStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
+        sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
+        sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
+        sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED_MS_MAX)?;
+        let inner = monoio::net::TcpStream::from_std(socket)?;
+        Ok(Self { inner, since_yield: Cell::new(0) })
+    }
+
+    /// Connects to `address`, or fails with `TimedOut` after `wait`.
+    pub(crate) async fn connect(address: SocketAddr, wait: Duration) -> io::Result<Self> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let connected = Self::adopt(TcpStream::from(socket))?;
+        connected.writable(wait).await?;
+        match sockopt::socket_error(connected.as_fd())? {
+            Ok(()) => Ok(connected),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Receives what is there now, or fails with `WouldBlock`. 0 is the end of the stream.
+    pub(crate) fn try_recv(&self, into: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::net::recv(self, into, RecvFlags::empty())?;
+        self.note(count);
+        Ok(count)
+    }
+
+    /// Sends what fits now, or fails with `WouldBlock`.
+    pub(crate) fn try_send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut control = rustix::net::SendAncillaryBuffer::default();
+        let count = rustix::net::sendmsg(self, parts, &mut control, SendFlags::NOSIGNAL)?;
+        self.note(count);
+        Ok(count)
+    }
+
+    /// Receives and drops up to `limit` bytes without copying them (`MSG_TRUNC`, tcp(7)).
+    pub(crate) fn try_discard(&self, into: &mut [u8]) -> io::Result<usize> {
+        let (_, count) = rustix::net::recv(self, into, RecvFlags::TRUNC)?;
+        self.note(count);
+        Ok(count)
+    }
+
+    /// Waits until a receive can do something, or fails with `TimedOut` after `wait`.
+    pub(crate) async fn readable(&self, wait: Duration) -> io::Result<()> {
+        timely(wait, self.inner.readable(false)).await
+    }
+
+    /// Waits until a send can do something, or fails with `TimedOut` after `wait`.
+    pub(crate) async fn writable(&self, wait: Duration) -> io::Result<()> {
+        timely(wait, self.inner.writable(false)).await
+    }
+
+    /// Gives the core's other tasks a turn once enough bytes have moved, so that a peer that is
+    /// always ready cannot keep the core to itself.
+    pub(crate) async fn fairly(&self) {
+        if self.since_yield.get() >= YIELD_BYTES {
+            self.since_yield.set(0);
+            yield_now().await;
+        }
+    }
+
+    /// Whether an idle connection is still good: nothing to receive, and no end of stream.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut byte = [0; 1];
+        let peeked = rustix::net::recv(self, &mut byte, RecvFlags::PEEK);
+        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// Sends our FIN: nothing more will be sent, much may still be received.
+    pub(crate) fn finish(&self) {
+        // A connection that is already gone needs no FIN.
+        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Write);
+    }
+
+    /// Makes the coming close a reset, so that the peer cannot take what it has for the whole.
+    pub(crate) fn reset_on_close(&self) {
+        // Where it cannot be set the socket is already dead.
+        let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+
+    /// The same connection as a plain socket, to be adopted by another core.
+    pub(crate) fn detach(self) -> io::Result<TcpStream> {
+        // A duplicate: dropping `self` then takes the old descriptor out of this core's driver.
+        Ok(TcpStream::from(self.as_fd().try_clone_to_owned()?))
+    }
+
+    fn note(&self, count: usize) {
+        self.since_yield.set(self.since_yield.get().saturating_add(count));
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        descriptor::of(&self.inner)
+    }
+}
+
+/// The end of a doorbell that a core listens to (see `mailbox`).
+pub(crate) struct Doorbell(monoio::net::UnixStream);
+
+impl Doorbell {
+    /// Makes `doorbell`, already non-blocking, this core's.
+    pub(crate) fn adopt(doorbell: UnixStream) -> io::Result<Self> {
+        Ok(Self(monoio::net::UnixStream::from_std(doorbell)?))
+    }
+
+    /// Waits until it has rung since the last call.
+    pub(crate) async fn rung(&self) -> io::Result<()> {
+        let mut rings = [0; 64];
+        loop {
+            match rustix::net::recv(descriptor::of(&self.0), &mut rings, RecvFlags::empty()) {
+                Ok((0, _)) => return Err(io::ErrorKind::BrokenPipe.into()),
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::AGAIN) => self.0.readable(false).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Runs `main` on this thread's own runtime until it ends, on io_uring if `uring`.
+pub(crate) fn run<F: Future<Output = ()>>(uring: bool, main: F) -> io::Result<()> {
+    if uring {
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
+        runtime.block_on(main);
+        // Operations may be in flight, into buffers that would be freed with the runtime while the
+        // kernel still writes: a runtime is never dropped, the process exits instead.
+        std::mem::forget(runtime);
+    } else {
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
+        runtime.block_on(main);
+        std::mem::forget(runtime);
+    }
+    Ok(())
+}
+
+/// Whether the kernel lets this process use io_uring, with all that the driver needs.
+pub(crate) fn uring_works() -> bool {
+    monoio::utils::detect_uring() && {
+        let probe = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build();
+        probe.is_ok()
+    }
+}
+
+/// Starts a task on this core.
+#[expect(clippy::disallowed_methods, reason = "this is the file that may")]
+pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
+    // Dropping the handle lets the task run on by itself.
+    drop(monoio::spawn(task));
+}
+
+/// Sleeps.
+pub(crate) async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// The outcome of `future`, or `None` when it takes longer than `wait`. The future is dropped then:
+/// everything this file offers may be dropped without losing a byte.
+pub(crate) async fn within<F: Future>(wait: Duration, future: F) -> Option<F::Output> {
+    monoio::time::timeout(wait, future).await.ok()
+}
+
+/// Lets every other ready task of this core run once.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if yielded {
+            return std::task::Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+async fn timely(wait: Duration, ready: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    within(wait, ready).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Bytes one socket may move before the core's other tasks get a turn.
+const YIELD_BYTES: usize = 4 << 20;
+
+/// A silent peer is probed after this long, so often, so many times: about two minutes in all.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// How long sent bytes may stay unacknowledged, in milliseconds.
+const UNACKNOWLEDGED_MS_MAX: u32 = 120_000;

@@ -1,0 +1,125 @@
+//! Idle connections to registries: which may be used again, and for how long.
+//!
+//! Pure policy, one pool per core: no socket is touched here and time is an argument. A key holds
+//! everything that makes a connection somebody's: a connection that carried one connector's
+//! credential is never used for another connector, nor for another version of the same Secret.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
+
+/// Whose connection it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    reference: ConnectorRef,
+    uid: Box<str>,
+    version: Box<str>,
+    origin: Origin,
+    trust: u64,
+}
+
+impl Key {
+    /// The key of connections that serve `connector` as it is now.
+    pub(crate) fn of(connector: &Connector) -> Self {
+        let version = match &connector.access {
+            Access::Credential(credential) => credential.version.clone(),
+            Access::Anonymous | Access::Unready(_) => Box::default(),
+        };
+        Self {
+            reference: connector.reference.clone(),
+            uid: connector.uid.clone(),
+            version,
+            origin: connector.origin.clone(),
+            trust: connector.trust.id,
+        }
+    }
+
+    /// The connector it belongs to.
+    pub(crate) fn reference(&self) -> &ConnectorRef {
+        &self.reference
+    }
+}
+
+/// Idle connections of one core, the most recently used first.
+pub(crate) struct Pool<T> {
+    idle: HashMap<Arc<Key>, Vec<(T, Instant)>>,
+    age_max: Duration,
+    per_key_max: usize,
+}
+
+impl<T> Pool<T> {
+    /// A pool that keeps at most `per_key_max` connections a key, each at most `age_max` unused.
+    pub(crate) fn new(age_max: Duration, per_key_max: usize) -> Self {
+        Self { idle: HashMap::new(), age_max, per_key_max }
+    }
+
+    /// The connection that was used last under `key`, unless it has been unused for too long.
+    pub(crate) fn take(&mut self, key: &Key, now: Instant) -> Option<T> {
+        let (connection, since) = self.idle.get_mut(key)?.pop()?;
+        (now.duration_since(since) < self.age_max).then_some(connection)
+    }
+
+    /// Keeps `connection` for the next request under `key`; one too many is dropped.
+    pub(crate) fn put(&mut self, key: Arc<Key>, connection: T, now: Instant) {
+        let idle = self.idle.entry(key).or_default();
+        if idle.len() < self.per_key_max {
+            idle.push((connection, now));
+        }
+    }
+
+    /// Drops what has been unused for too long, and everything whose key `is_live` denies.
+    pub(crate) fn expire(&mut self, now: Instant, is_live: impl Fn(&Key) -> bool) {
+        self.idle.retain(|key, idle| {
+            idle.retain(|(_, since)| now.duration_since(*since) < self.age_max);
+            !idle.is_empty() && is_live(key)
+        });
+    }
+
+    /// How many connections are idle.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.idle.values().map(Vec::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocabulary::Scheme;
+
+    fn key(version: &str) -> Arc<Key> {
+        let origin = Origin { scheme: Scheme::Http, host: "harbor".into(), port: 80 };
+        let reference = ConnectorRef::new("ci", "harbor");
+        Arc::new(Key { reference, uid: "u".into(), version: version.into(), origin, trust: 1 })
+    }
+
+    #[test]
+    fn the_last_used_connection_is_used_first_and_no_other_versions() {
+        let now = Instant::now();
+        let mut pool = Pool::new(Duration::from_secs(30), 8);
+        pool.put(key("1"), "older", now);
+        pool.put(key("1"), "newer", now);
+        assert_eq!(pool.take(&key("2"), now), None, "another Secret version has its own");
+        assert_eq!(pool.take(&key("1"), now), Some("newer"));
+        assert_eq!(pool.take(&key("1"), now), Some("older"));
+        assert_eq!(pool.take(&key("1"), now), None);
+    }
+
+    #[test]
+    fn what_is_too_old_or_too_much_or_not_live_is_dropped() {
+        let start = Instant::now();
+        let mut pool = Pool::new(Duration::from_secs(30), 2);
+        for connection in 0..3 {
+            pool.put(key("1"), connection, start);
+        }
+        assert_eq!(pool.len(), 2, "one too many");
+        assert_eq!(pool.take(&key("1"), start + Duration::from_secs(30)), None, "too old");
+        pool.put(key("2"), 9, start + Duration::from_secs(20));
+        pool.expire(start + Duration::from_secs(31), |_| true);
+        assert_eq!(pool.len(), 1, "the old ones are gone");
+        pool.expire(start + Duration::from_secs(31), |key| *key.version != *"2");
+        assert_eq!(pool.len(), 0, "a retired key is gone");
+    }
+}

@@ -1,0 +1,149 @@
+//! The answers we give ourselves: refusals, the ping, an error in the registry's stead.
+//!
+//! A refusal is OCI error JSON (distribution-spec v1.1 §"Error Codes") whose message names the
+//! connector and says what to do; a HEAD's answer has no body and says it in a field. Nothing here
+//! depends on whether a connector exists: a forbidden and an unknown one get the same bytes.
+
+use crate::account::Record;
+use crate::error::{Facts, Kind};
+
+/// The answer to a request that failed as `kind`.
+pub(crate) fn refusal(kind: Kind, record: &Record, close: bool) -> Vec<u8> {
+    let facts = kind.facts();
+    let mut message = String::new();
+    if let Some(connector) = &record.connector {
+        message.push_str("connector ");
+        message.push_str(connector.as_str());
+        message.push_str(": ");
+    }
+    message.push_str(facts.message);
+    if let Some(detail) = &record.detail {
+        message.push_str(" (");
+        message.push_str(detail);
+        message.push(')');
+    }
+    let retry_after = facts.retry_after.map(|seconds| seconds.to_string());
+    error(&facts, retry_after.as_deref(), &message, record, close)
+}
+
+/// The answer in place of a registry's error that no registry client could read (HTML from
+/// whatever stands in front of it): the status is kept.
+pub(crate) fn unreadable(
+    status: u16,
+    retry_after: Option<&str>,
+    record: &Record,
+    close: bool,
+) -> Vec<u8> {
+    let code = match status {
+        404 => "NAME_UNKNOWN",
+        413 => "SIZE_INVALID",
+        429 => "TOOMANYREQUESTS",
+        500.. => "UNAVAILABLE",
+        _ => "UNKNOWN",
+    };
+    let facts = Facts { status, code, ..Kind::RegistryClosed.facts() };
+    let message =
+        format!("the registry, or a proxy before it, answered {status} without saying why");
+    error(&facts, retry_after, &message, record, close)
+}
+
+/// The answer to a bare `/v2/` with a good token: this is a distribution API (end-1).
+pub(crate) fn ping(head_only: bool, close: bool) -> Vec<u8> {
+    let mut answer = Answer::start(200);
+    answer.field("Docker-Distribution-Api-Version", "registry/2.0");
+    answer.end("application/json", "{}", head_only, close)
+}
+
+/// Tells the caller to send its body (RFC 9110 §15.2.1).
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+fn error(
+    facts: &Facts,
+    retry_after: Option<&str>,
+    message: &str,
+    record: &Record,
+    close: bool,
+) -> Vec<u8> {
+    let mut answer = Answer::start(facts.status);
+    answer.field("Docker-Distribution-Api-Version", "registry/2.0");
+    if facts.status == 401 {
+        // Basic and nothing else: a realm would send the caller, with its token, elsewhere.
+        answer.field("WWW-Authenticate", "Basic realm=\"connectors\"");
+    }
+    if facts.status == 405 {
+        answer.field("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE");
+    }
+    if let Some(retry_after) = retry_after {
+        answer.field("Retry-After", retry_after);
+    }
+    let head_only = record.method == "HEAD";
+    if head_only {
+        answer.field("X-Connector-Error", message);
+        answer.field("Warning", &["299 - \"", message, "\""].concat());
+    }
+    let body = [
+        "{\"errors\":[{\"code\":\"",
+        facts.code,
+        "\",\"message\":\"",
+        message,
+        "\",\"detail\":{\"reason\":\"",
+        facts.word,
+        "\"}}]}\n",
+    ]
+    .concat();
+    answer.end("application/json; charset=utf-8", &body, head_only, close)
+}
+
+/// An answer being written. Our own texts and names of Kubernetes objects are all that goes in, so
+/// nothing needs escaping; `Answer::field` would drop a line break all the same.
+struct Answer(String);
+
+impl Answer {
+    fn start(status: u16) -> Self {
+        Self(format!("HTTP/1.1 {status} {}\r\n", reason(status)))
+    }
+
+    fn field(&mut self, name: &str, value: &str) {
+        self.0.push_str(name);
+        self.0.push_str(": ");
+        self.0.extend(value.chars().filter(|letter| !letter.is_control()));
+        self.0.push_str("\r\n");
+    }
+
+    fn end(mut self, content_type: &str, body: &str, head_only: bool, close: bool) -> Vec<u8> {
+        self.field("Content-Type", content_type);
+        self.field("Content-Length", &body.len().to_string());
+        // Said either way: a caller that speaks HTTP/1.0 would otherwise wait for the close.
+        self.field("Connection", if close { "close" } else { "keep-alive" });
+        self.0.push_str("\r\n");
+        if !head_only {
+            self.0.push_str(body);
+        }
+        self.0.into_bytes()
+    }
+}
+
+/// The reason phrase of a status (RFC 9110 §15).
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Error",
+    }
+}
