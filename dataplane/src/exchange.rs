@@ -19,6 +19,7 @@ use crate::body::Framing;
 use crate::connect::{self, Outlet};
 use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
+use crate::limits::Limits;
 use crate::parse::{Method, Version};
 use crate::reply;
 use crate::rewrite::{self, Outbound};
@@ -102,7 +103,6 @@ async fn through(
     }
     let routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
     let at_rewrite = |kind| Error::new(Stage::Rewrite, kind);
-    let bytes_max = body_bytes_max(&routed, core).map_err(at_rewrite)?;
     let mut outbound = rewrite::request(&routed, &record.request_id).map_err(at_rewrite)?;
     let at_connect = |kind| Error::new(Stage::Connect, kind);
     let mut outlet = connect::open(&routed.connector, core).await.map_err(at_connect)?;
@@ -111,7 +111,7 @@ async fn through(
         // A transfer may outlive its connector: once the head is sent nothing of it is kept, least
         // of all the credential.
         drop(routed);
-        upload(inbound, &mut outlet, &mut outbound, bytes_max, ahead, record, core).await?
+        upload(inbound, &mut outlet, &mut outbound, ahead, record, core).await?
     } else {
         let answered = ask(&mut outlet, &outbound, &routed, core).await?;
         if outbound.mounts && is_mount_refused(&answered) {
@@ -180,7 +180,6 @@ async fn upload(
     inbound: &mut Inbound,
     outlet: &mut Outlet,
     outbound: &mut Outbound,
-    bytes_max: u64,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
@@ -191,22 +190,16 @@ async fn upload(
         told.map_err(|_| Error::new(Stage::Stream, Kind::CallerGone))?;
     }
     let moved = Cell::new(0);
+    let bytes_max = body_bytes_max(record.route, &core.limits);
     let answered = stream::upload(inbound, outlet, outbound, bytes_max, &moved, &core.limits).await;
     record.bytes_up = moved.get();
     answered.map_err(|kind| Error::new(Stage::Stream, kind))
 }
 
-/// How long the request's body may be: manifests are small, and one that says it is not is refused
-/// before anything is sent.
-fn body_bytes_max(routed: &Routed, core: &Core) -> Result<u64, Kind> {
-    if routed.target.route() != Route::Manifest {
-        return Ok(u64::MAX);
-    }
-    let bytes_max = core.limits.manifest_bytes_max;
-    match routed.framing {
-        Framing::Length(length) if length > bytes_max => Err(Kind::ManifestTooLarge),
-        _ => Ok(bytes_max),
-    }
+/// How long the request's body may be. A manifest that says it is longer was refused with its
+/// head; one that does not say is stopped where it turns out to be.
+fn body_bytes_max(route: Route, limits: &Limits) -> u64 {
+    if route == Route::Manifest { limits.manifest_bytes_max } else { u64::MAX }
 }
 
 /// Counts the long transfer that `parsed` begins, if it begins one; the error is where it should
