@@ -43,5 +43,9 @@ mod pool;
 mod tls;
 mod resolve;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use mailbox::{Postbox, Question};
 pub use worker::{Dataplane, IoMode, Settings};

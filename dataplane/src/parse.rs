@@ -203,6 +203,9 @@ fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
     let Some(rest) = words.next() else {
         return Ok(());
     };
+    if method.is_empty() {
+        return Err(Kind::Malformed("the request line has no method"));
+    }
     let target = rest.split(|byte| matches!(byte, b' ' | b'\r' | b'\n')).next().unwrap_or_default();
     if target.len() > limits.target_bytes_max {
         return Err(Kind::TargetTooLong);
