@@ -36,6 +36,9 @@ pub struct Compiled {
 /// Compiles `objects`. `system` are the trust anchors of a connector that names none of its own.
 pub fn compile(objects: &Objects, system: &Arc<Trust>) -> Compiled {
     let mut problems = duplicates(objects);
+    for found in kept(&objects.secrets) {
+        problems.extend(found.object.defect.map(|what| Problem::at(found, Cause::Undecoded(what))));
+    }
     let scope = Scope {
         secrets: first_of_each(&objects.secrets),
         classes: first_of_each(&objects.classes),

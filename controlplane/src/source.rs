@@ -92,6 +92,8 @@ pub struct SecretObject {
     pub secret_type: String,
     /// The decoded values.
     pub values: BTreeMap<String, Zeroizing<Vec<u8>>>,
+    /// Why it could not be decoded; there are no values then.
+    pub defect: Option<&'static str>,
 }
 
 impl fmt::Debug for SecretObject {

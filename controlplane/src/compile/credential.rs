@@ -15,6 +15,9 @@ use crate::source::SecretObject;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[rustfmt::skip]
 pub enum Defect {
+    /// A Secret that could not even be decoded.
+    #[error("cannot be decoded: mend the Secret first")]
+    Undecoded,
     /// Another type.
     #[error("is not of type kubernetes.io/basic-auth: create it anew with that type")]
     Type,
@@ -40,6 +43,9 @@ pub enum Defect {
 
 /// The credential of a Secret.
 pub(super) fn basic(secret: &SecretObject) -> Result<Credential, Defect> {
+    if secret.defect.is_some() {
+        return Err(Defect::Undecoded);
+    }
     if secret.secret_type != "kubernetes.io/basic-auth" {
         return Err(Defect::Type);
     }
@@ -110,7 +116,7 @@ mod tests {
             .map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec().into()))
             .collect();
         let secret_type = "kubernetes.io/basic-auth".to_owned();
-        SecretObject { metadata: Default::default(), secret_type, values }
+        SecretObject { metadata: Default::default(), secret_type, values, defect: None }
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub enum Cause {
         /// What is wrong with it.
         why: Defect,
     },
+    /// A Secret that cannot be decoded.
+    #[error("{0}")]
+    Undecoded(&'static str),
     /// No such Secret with certificates.
     #[error("CA secret {0:?} not found: create it in the connector's namespace, or remove spec.caCertSecretRef")]
     CaNotFound(String),

@@ -71,7 +71,12 @@ mod tests {
 
     fn secret(key: &str, value: &str) -> SecretObject {
         let values = [(key.to_owned(), value.as_bytes().to_vec().into())].into();
-        SecretObject { metadata: Default::default(), secret_type: "Opaque".into(), values }
+        SecretObject {
+            metadata: Default::default(),
+            secret_type: "Opaque".into(),
+            values,
+            defect: None,
+        }
     }
 
     fn certificate() -> String {

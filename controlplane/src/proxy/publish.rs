@@ -3,6 +3,7 @@
 //! Texts in; out go a table for the review, a snapshot for the cores, and a line in the log for
 //! each problem. What cannot be read changes nothing: the last good state stays in force.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use dataplane::snapshot::{Publisher, Snapshot};
@@ -43,12 +44,18 @@ impl Publication {
 
     /// Publishes what the texts say. Whether they could be read.
     pub(super) fn update(&mut self, texts: Result<&Texts, &Unreadable>) -> bool {
-        let objects = match texts.map(Texts::objects) {
-            Ok(Ok(objects)) => objects,
-            Ok(Err(reasons)) => return self.keep(reasons.iter()),
+        let texts = match texts {
+            Ok(texts) => texts,
             Err(reason) => return self.keep([reason]),
         };
-        let compiled = compile(&objects, &self.system);
+        // A defect that some manifest brings to light must not end the thread that would take the
+        // next, mended one.
+        let read = || texts.objects().map(|objects| compile(&objects, &self.system));
+        let compiled = match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(Ok(compiled)) => compiled,
+            Ok(Err(reasons)) => return self.keep(&reasons),
+            Err(_) => return self.keep([]),
+        };
         for problem in &compiled.problems {
             tracing::warn!("{problem}");
         }

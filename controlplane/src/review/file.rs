@@ -72,7 +72,8 @@ impl Table {
 }
 
 fn is_token(found: &Found<SecretObject>) -> bool {
-    found.object.secret_type == "kubernetes.io/service-account-token"
+    found.object.defect.is_none()
+        && found.object.secret_type == "kubernetes.io/service-account-token"
 }
 
 /// Adds the token of a Secret.

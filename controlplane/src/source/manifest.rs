@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -161,8 +160,7 @@ fn one(
             push(&mut objects.cluster_role_bindings, place, named, fields, false)
         }
         _ => {
-            let object = secret(fields)
-                .map_err(|what| schema(place.clone(), named.clone(), what.to_owned()))?;
+            let object = secret(fields);
             objects.secrets.push(Found { place, named, unknown_fields: Vec::new(), object });
             Ok(())
         }
@@ -209,8 +207,8 @@ fn lost(written: &Value, kept: Option<&Value>, path: &str, out: &mut Vec<String>
     }
 }
 
-/// Decodes a Secret. Errors name keys, never values.
-fn secret(mut fields: Map<String, Value>) -> Result<SecretObject, &'static str> {
+/// Decodes a Secret. What is wrong with it names no value, and concerns this Secret alone.
+fn secret(mut fields: Map<String, Value>) -> SecretObject {
     let decoded = secret_values(&mut fields);
     let mut metadata = fields.remove("metadata").unwrap_or_default();
     // `kubectl apply` leaves a copy of the whole Secret behind in this annotation.
@@ -220,9 +218,11 @@ fn secret(mut fields: Map<String, Value>) -> Result<SecretObject, &'static str> 
     }
     let secret_type = text(&fields, "type").unwrap_or("Opaque").to_owned();
     wipe(Value::Object(fields));
-    let metadata: ObjectMeta = serde_json::from_value(metadata)
-        .map_err(|_| "metadata is not that of a Kubernetes object")?;
-    Ok(SecretObject { metadata, secret_type, values: decoded? })
+    let metadata =
+        serde_json::from_value(metadata).map_err(|_| "metadata is not that of an object");
+    let defect = metadata.as_ref().err().or(decoded.as_ref().err()).copied();
+    let (metadata, values) = (metadata.unwrap_or_default(), decoded.unwrap_or_default());
+    SecretObject { metadata, secret_type, values, defect }
 }
 
 /// The values of `data`, and over them those of `stringData`.
