@@ -38,17 +38,16 @@ pub(crate) fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 
 /// Asks until `ask` gives a value, and fails with `what` after `patience`.
 #[track_caller]
-pub(crate) fn within<T>(
-    patience: Duration,
-    what: &str,
-    mut ask: impl FnMut() -> Option<T>,
-) -> T {
+pub(crate) fn within<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(value) = ask() {
             return value;
         }
-        assert!(started.elapsed() < patience, "not within {patience:?}: {what}");
+        assert!(
+            started.elapsed() < patience,
+            "not within {patience:?}: {what}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -84,7 +83,11 @@ pub(crate) fn digest_of(bytes: &[u8]) -> String {
 
 /// A finished SHA-256 in the form that manifests use.
 pub(crate) fn hex_digest(digest: ring::digest::Digest) -> String {
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 

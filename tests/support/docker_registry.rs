@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -80,7 +80,12 @@ impl DockerRegistry {
             .spawn()
             .expect("docker-registry starts");
         let ca = tls.map(|tls| tls.ca.clone());
-        let mut registry = Self { child, scratch, port, ca };
+        let mut registry = Self {
+            child,
+            scratch,
+            port,
+            ca,
+        };
         let up = within(Duration::from_secs(30), "docker-registry listens", || {
             if registry.child.try_wait().expect("a child").is_some() {
                 return Some(false);
@@ -121,7 +126,10 @@ impl DockerRegistry {
     /// The bytes stored under `digest`.
     pub(crate) fn blob(&self, digest: &str) -> Option<Vec<u8>> {
         let hex = digest.strip_prefix("sha256:")?;
-        let path = format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", hex.get(..2)?);
+        let path = format!(
+            "data/docker/registry/v2/blobs/sha256/{}/{hex}/data",
+            hex.get(..2)?
+        );
         fs::read(self.scratch.path().join(path)).ok()
     }
 
@@ -139,7 +147,9 @@ impl DockerRegistry {
     }
 
     fn repositories(&self) -> PathBuf {
-        self.scratch.path().join("data/docker/registry/v2/repositories")
+        self.scratch
+            .path()
+            .join("data/docker/registry/v2/repositories")
     }
 }
 
@@ -150,7 +160,11 @@ impl Drop for DockerRegistry {
         if std::thread::panicking() {
             eprintln!("--- docker-registry's log\n{}---", self.log());
         }
-        leak::assert_absent(&leak::tokens(), self.log().as_bytes(), "docker-registry's log");
+        leak::assert_absent(
+            &leak::tokens(),
+            self.log().as_bytes(),
+            "docker-registry's log",
+        );
     }
 }
 
@@ -165,26 +179,28 @@ fn certificates() -> Certificates {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "the stories' own CA");
+    ca.distinguished_name
+        .push(DnType::CommonName, "the stories' own CA");
     let ca_certificate = ca.self_signed(&ca_key).expect("a CA");
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let key = KeyPair::generate().expect("a key");
     let leaf = CertificateParams::new(names).expect("parameters");
     let issuer = Issuer::new(ca, ca_key);
     let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
-    Certificates { ca: ca_certificate.pem(), leaf: leaf.pem(), key: key.serialize_pem() }
+    Certificates {
+        ca: ca_certificate.pem(),
+        leaf: leaf.pem(),
+        key: key.serialize_pem(),
+    }
 }
 
 fn htpasswd(user: &str, password: &str) -> String {
-    let output = Command::new("htpasswd").args(["-Bbn", user, password]).output();
+    let output = Command::new("htpasswd")
+        .args(["-Bbn", user, password])
+        .output();
     let output = output.expect("htpasswd starts");
     assert!(output.status.success(), "htpasswd: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Whether `path` is held by a registry, byte for byte.
-pub(crate) fn same_bytes(path: &Path, stored: &[u8]) -> bool {
-    fs::read(path).is_ok_and(|bytes| bytes == stored)
 }
 
 #[cfg(test)]
@@ -206,7 +222,10 @@ mod tests {
                 layout.source(),
                 registry.authority()
             ));
-            assert_eq!(registry.digest("team/app", "v1").as_ref(), Some(&layout.digest));
+            assert_eq!(
+                registry.digest("team/app", "v1").as_ref(),
+                Some(&layout.digest)
+            );
             assert!(registry.holds("team/app", &layout.layers[0]));
             assert!(!registry.holds("team/other", &layout.layers[0]));
         }

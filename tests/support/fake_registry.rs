@@ -126,7 +126,11 @@ impl FakeRegistry {
     /// Method and target of each request that has arrived.
     pub(crate) fn arrivals(&self) -> Vec<String> {
         let record = self.shared.record();
-        record.requests.iter().map(|seen| format!("{} {}", seen.method, seen.target)).collect()
+        record
+            .requests
+            .iter()
+            .map(|seen| format!("{} {}", seen.method, seen.target))
+            .collect()
     }
 
     /// The one request that has arrived.
@@ -149,7 +153,12 @@ impl FakeRegistry {
 
     /// All bytes of one connection, up to a bound.
     pub(crate) fn raw(&self, connection: usize) -> Vec<u8> {
-        self.shared.record().raw.get(connection).cloned().unwrap_or_default()
+        self.shared
+            .record()
+            .raw
+            .get(connection)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// How the proxy ended the connections whose end the script has seen.
@@ -188,7 +197,12 @@ impl Visit {
         record.connections += 1;
         record.raw.push(Vec::new());
         drop(record);
-        Self { connection, socket: Some(socket), unread: Vec::new(), shared }
+        Self {
+            connection,
+            socket: Some(socket),
+            unread: Vec::new(),
+            shared,
+        }
     }
 
     /// Reads requests whole and answers them, until the proxy ends the connection.
@@ -231,7 +245,9 @@ impl Visit {
 
     /// Reads the body of `request`; whether it came to its proper end.
     pub(crate) fn body(&mut self, request: &mut Received) -> bool {
-        let length = request.field("content-length").and_then(|length| length.parse().ok());
+        let length = request
+            .field("content-length")
+            .and_then(|length| length.parse().ok());
         let chunked = request.field("transfer-encoding").is_some();
         request.complete = if chunked {
             self.chunks(request).is_some()
@@ -259,7 +275,9 @@ impl Visit {
 
     /// Sends `bytes`; whether the proxy took them.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.socket.as_mut().is_some_and(|socket| socket.write_all(bytes.as_ref()).is_ok())
+        self.socket
+            .as_mut()
+            .is_some_and(|socket| socket.write_all(bytes.as_ref()).is_ok())
     }
 
     /// Sends `bytes` one at a time with a `pause` after each, as a registry that stalls does.
@@ -310,7 +328,10 @@ impl Visit {
             let digits = String::from_utf8_lossy(&line);
             let size = usize::from_str_radix(digits.trim_end(), 16).ok()?;
             self.take(request, size)?;
-            let mut end = Received { place: usize::MAX, ..Received::default() };
+            let mut end = Received {
+                place: usize::MAX,
+                ..Received::default()
+            };
             self.take(&mut end, 2)?;
             if size == 0 {
                 return (end.body == b"\r\n").then_some(());
