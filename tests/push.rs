@@ -6,8 +6,8 @@ use crate::support::image::Layout;
 use crate::support::manifests::{NEXT_PASSWORD, ca_secret, connector, secret};
 use crate::support::programs::{Job, lacking};
 use crate::support::{
-    DockerRegistry, FakeRegistry, HOST, Manifests, PREFIX, Proxy, TOKEN, answer, digest_of,
-    docker_registry, eventually, noise,
+    DockerRegistry, FakeRegistry, HOST, Manifests, PASSWORD, PREFIX, Proxy, TOKEN, USER, answer,
+    digest_of, docker_registry, eventually, noise,
 };
 
 /// The two naming forms: the registry as a client writes it, the repository's prefix, and the name
@@ -83,63 +83,83 @@ fn push_everything(start: fn() -> DockerRegistry) {
         if let Some(name) = resolves {
             job = job.resolving(name);
         }
-        let image = Layout::image(&job.path("image"), 3, 20 + number);
-        let index = Layout::index(&job.path("index"), 30 + number);
+        push_with_each_client(&registry, &job, &format!("{host}/{prefix}"), number);
+    }
+}
 
-        let team = format!("skopeo{number}");
-        for (layout, name) in [(&image, "app"), (&index, "multi")] {
-            let to = format!("docker://{host}/{prefix}{team}/{name}:v1");
-            let source = layout.source();
-            job.run(&format!(
-                "skopeo copy --all --preserve-digests --dest-tls-verify=false {source} {to}"
-            ));
-            let stored = registry.digest(&format!("{team}/{name}"), "v1");
-            assert_eq!(stored.as_ref(), Some(&layout.digest));
-            for layer in &layout.layers {
-                let bytes = registry.blob(layer).expect("the layer is stored");
-                assert_eq!(digest_of(&bytes), *layer);
-            }
+#[test]
+fn what_the_clients_do_through_the_proxy_they_do_without_it() {
+    let needed = ["skopeo", "buildah", "podman"];
+    if lacking(&[docker_registry::NEEDED.as_slice(), &needed].concat()) {
+        return;
+    }
+    // When this fails, the other stories of this file say nothing about the proxy.
+    let registry = DockerRegistry::http();
+    let job = Job::new(&registry.authority(), USER, PASSWORD);
+    push_with_each_client(&registry, &job, &format!("{}/", registry.authority()), 9);
+}
+
+/// Pushes an image and an index with skopeo, buildah and podman, and compares what `registry` then
+/// holds with what was sent. `prefix` is what stands before the repository in a reference.
+fn push_with_each_client(registry: &DockerRegistry, job: &Job, prefix: &str, number: u64) {
+    let image = Layout::image(&job.path("image"), 3, 20 + number);
+    let index = Layout::index(&job.path("index"), 30 + number);
+    for (layout, name) in [(&image, "app"), (&index, "multi")] {
+        let repository = format!("skopeo{number}/{name}");
+        job.run(&format!(
+            "skopeo copy --all --preserve-digests --dest-tls-verify=false {} \
+             docker://{prefix}{repository}:v1",
+            layout.source()
+        ));
+        assert_eq!(
+            registry.digest(&repository, "v1").as_ref(),
+            Some(&layout.digest)
+        );
+        for layer in &layout.layers {
+            let bytes = registry.blob(layer).expect("the layer is stored");
+            assert_eq!(digest_of(&bytes), *layer);
         }
+    }
+    for client in ["buildah", "podman"] {
+        let repository = format!("{client}{number}/app");
+        // buildah and podman share their storage: each pulls, pushes and removes.
+        job.run(&format!("{client} pull {}", image.source()));
+        let id = job.run(&format!("{client} images --quiet --no-trunc"));
+        let id = id.lines().next().expect("an image").to_owned();
+        let digests = job.path("digest").display().to_string();
+        job.run(&format!(
+            "{client} push --tls-verify=false --digestfile {digests} {id} \
+             docker://{prefix}{repository}:v1"
+        ));
+        let pushed = std::fs::read_to_string(&digests).expect("a digest");
+        assert_eq!(
+            registry.digest(&repository, "v1"),
+            Some(pushed.trim().to_owned())
+        );
 
-        for client in ["buildah", "podman"] {
-            let repository = format!("{client}{number}/app");
-            let to = format!("docker://{host}/{prefix}{repository}:v1");
-            job.run(&format!("{client} pull {}", image.source()));
-            let id = job.run(&format!("{client} images --quiet --no-trunc"));
-            let id = id.lines().next().expect("an image").to_owned();
-            let digests = job.path("digest").display().to_string();
-            job.run(&format!(
-                "{client} push --tls-verify=false --digestfile {digests} {id} {to}"
-            ));
-            let pushed = std::fs::read_to_string(&digests).expect("a digest");
-            assert_eq!(
-                registry.digest(&repository, "v1"),
-                Some(pushed.trim().to_owned())
-            );
-
-            let repository = format!("{client}{number}/multi");
-            let list = format!("{client}-list");
-            job.run(&format!("{client} manifest create {list}"));
-            job.run(&format!(
-                "{client} manifest add --all {list} {}",
-                index.source()
-            ));
-            let to = format!("docker://{host}/{prefix}{repository}:v1");
-            job.run(&format!(
-                "{client} manifest push --all --tls-verify=false {list} {to}"
-            ));
-            let stored = registry
-                .digest(&repository, "v1")
-                .expect("the index is stored");
-            let bytes = registry.blob(&stored).expect("its bytes");
-            assert_eq!(digest_of(&bytes), stored);
-            let stored: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
-            assert_eq!(
-                stored["manifests"].as_array().map(Vec::len),
-                Some(2),
-                "{stored}"
-            );
-        }
+        let repository = format!("{client}{number}/multi");
+        let list = format!("{client}-list");
+        job.run(&format!("{client} manifest create {list}"));
+        job.run(&format!(
+            "{client} manifest add --all {list} {}",
+            index.source()
+        ));
+        job.run(&format!(
+            "{client} manifest push --all --tls-verify=false {list} \
+             docker://{prefix}{repository}:v1"
+        ));
+        let stored = registry
+            .digest(&repository, "v1")
+            .expect("the index is stored");
+        let bytes = registry.blob(&stored).expect("its bytes");
+        assert_eq!(digest_of(&bytes), stored);
+        let stored: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(
+            stored["manifests"].as_array().map(Vec::len),
+            Some(2),
+            "{stored}"
+        );
+        job.run(&format!("{client} rmi --all --force"));
     }
 }
 

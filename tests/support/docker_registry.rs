@@ -158,7 +158,15 @@ impl Drop for DockerRegistry {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- docker-registry's log\n{}---", self.log());
+            let log = self.log();
+            // Each request also leaves longer lines, which say the same.
+            let requests = log.lines().filter(|line| line.starts_with("127.0.0.1 - "));
+            let requests: Vec<_> = requests.collect();
+            let last = &requests[requests.len().saturating_sub(40)..];
+            eprintln!(
+                "--- docker-registry's last requests\n{}\n---",
+                last.join("\n")
+            );
         }
         leak::assert_absent(
             &leak::tokens(),

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
@@ -76,7 +77,7 @@ pub(crate) struct Job {
 impl Job {
     /// A job that logs in to `registry` (`host:port`) with `user` and `password`.
     pub(crate) fn new(registry: &str, user: &str, password: &str) -> Self {
-        let scratch = TempDir::new().expect("a temporary folder");
+        let scratch = lower_case_folder();
         let at = |name: &str| scratch.path().join(name);
         let containers = at("home/.config/containers");
         for folder in [&containers, &at("run"), &at("tmp")] {
@@ -153,6 +154,18 @@ impl Job {
             text(&output.stderr),
         )
     }
+}
+
+/// A temporary folder whose name buildah and podman can turn into an image's, which has no capitals.
+fn lower_case_folder() -> TempDir {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("job-{}-{number}", std::process::id());
+    tempfile::Builder::new()
+        .prefix(&name)
+        .rand_bytes(0)
+        .tempdir()
+        .expect("a temporary folder")
 }
 
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
