@@ -1042,3 +1042,12 @@ fn a_download_that_dies_at_the_registry_is_logged_as_the_registrys_fault() {
     let _ = caller.answer();
     proxy.logged(&["access", "registry/stream"]);
 }
+
+#[test]
+fn a_black_hole_swallows_connections_and_a_refusal_does_not() {
+    let hole = BlackHole::new("127.0.0.1");
+    let address = hole.address.parse().expect("an address");
+    let tried = TcpStream::connect_timeout(&address, Duration::from_millis(300));
+    let kind = tried.expect_err("nothing answers").kind();
+    assert_eq!(kind, std::io::ErrorKind::TimedOut);
+}

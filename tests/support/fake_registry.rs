@@ -402,3 +402,100 @@ pub(crate) fn answer(status: u16, fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status} Said So\r\n{fields}Content-Length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::caller::request;
+    use crate::support::{Broken, Caller, PREFIX, eventually};
+
+    fn ask(registry: &FakeRegistry) -> Caller {
+        let mut caller = Caller::connect(registry.address);
+        // Not the caller's token: a registry that saw it would complain in the end.
+        caller.send(format!("GET {PREFIX} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        caller
+    }
+
+    #[test]
+    fn a_whole_answer_a_short_one_and_a_reset_one_are_told_apart() {
+        let bytes = answer(200, "", &[7; 100_000]);
+        for (end, expected) in [
+            ("whole", None),
+            ("fin", Some(Broken::Ended)),
+            ("rst", Some(Broken::Reset)),
+        ] {
+            let bytes = bytes.clone();
+            let registry = FakeRegistry::scripted(move |visit| {
+                visit.head();
+                match end {
+                    "whole" => visit.send(&bytes),
+                    _ => visit.send(&bytes[..1000]),
+                };
+                if end == "rst" {
+                    visit.reset();
+                }
+            });
+            assert_eq!(ask(&registry).answer().err(), expected, "{end}");
+        }
+    }
+
+    #[test]
+    fn bad_framing_is_malformed_for_a_caller() {
+        for bytes in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\na\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\n",
+        ] {
+            let registry = FakeRegistry::scripted(move |visit| {
+                visit.head();
+                visit.send(bytes);
+            });
+            let broken = ask(&registry).answer().expect_err(bytes);
+            assert!(
+                matches!(broken, Broken::Malformed(_)),
+                "{bytes}: {broken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_aborted_upload_is_told_from_a_complete_one() {
+        for (chunks, complete) in [("5\r\nhello\r\n0\r\n\r\n", true), ("5\r\nhello\r\n", false)] {
+            let registry = FakeRegistry::answering(|_| answer(201, "", b""));
+            let mut caller = Caller::connect(registry.address);
+            let head = "PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+            caller.send(format!("{head}{chunks}"));
+            caller.finish();
+            eventually("the end", || {
+                (registry.endings() == [Ending::Closed]).then_some(())
+            });
+            let seen = registry.only_request();
+            assert_eq!(
+                (seen.body.as_slice(), seen.complete),
+                (&b"hello"[..], complete)
+            );
+        }
+    }
+
+    #[test]
+    fn a_reset_of_the_other_side_is_noticed() {
+        let registry = FakeRegistry::answering(|_| answer(201, "", b""));
+        let caller = ask(&registry);
+        eventually("the request", || {
+            (!registry.arrivals().is_empty()).then_some(())
+        });
+        caller.reset();
+        eventually("the reset", || {
+            (registry.endings() == [Ending::Reset]).then_some(())
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a marked secret stands in what a registry received")]
+    fn a_callers_token_at_the_registry_fails_the_story() {
+        let registry = FakeRegistry::obliging();
+        let mut caller = Caller::connect(registry.address);
+        caller.ask(&request("GET", "/v2/", ""));
+    }
+}
