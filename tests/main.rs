@@ -1,1 +1,21 @@
-//! x
+//! The stories: every promise of this program, told to the real binary over real sockets.
+//!
+//! One binary, so that the program links once. Read them in this order.
+
+mod support;
+
+mod startup;
+mod naming;
+mod pull;
+mod push;
+mod deny;
+mod rewriting;
+mod reload;
+mod drain;
+mod balance;
+mod looking;
+mod check;
+mod faults;
+mod hostile;
+mod leak;
+mod tidy;
