@@ -39,9 +39,7 @@ fn two_long_downloads_run_on_two_cores() {
                 (caller, head)
             })
             .collect();
-        eventually("one transfer on each core", || {
-            (per_core(&proxy) == [1, 1]).then_some(())
-        });
+        eventually("one transfer on each core", || (per_core(&proxy) == [1, 1]).then_some(()));
         gate.open();
         for (caller, head) in &mut callers {
             assert!(caller.body("GET", head).expect("a body") == noise(4, SIZE));
@@ -52,10 +50,7 @@ fn two_long_downloads_run_on_two_cores() {
 
 #[test]
 fn two_long_uploads_run_on_two_cores() {
-    for framing in [
-        "Content-Length: 8388608\r\n",
-        "Transfer-Encoding: chunked\r\n",
-    ] {
+    for framing in ["Content-Length: 8388608\r\n", "Transfer-Encoding: chunked\r\n"] {
         let registry = FakeRegistry::answering(|_| answer(202, "", b""));
         let manifests = Manifests::for_registry(&registry.url());
         let proxy = Proxy::start(&manifests, &["--cores", "2"]);
@@ -67,9 +62,7 @@ fn two_long_uploads_run_on_two_cores() {
                 caller
             })
             .collect();
-        eventually("one transfer on each core", || {
-            (per_core(&proxy) == [1, 1]).then_some(())
-        });
+        eventually("one transfer on each core", || (per_core(&proxy) == [1, 1]).then_some(()));
         let body = noise(6, SIZE);
         for caller in &mut callers {
             if framing.contains("chunked") {
@@ -93,11 +86,7 @@ fn short_exchanges_are_answered_while_both_cores_are_busy() {
     let waiting = gate.clone();
     let registry = FakeRegistry::scripted(move |visit| {
         while let Some(request) = visit.head() {
-            let size = if request.target.contains("/blobs/") {
-                SIZE
-            } else {
-                10
-            };
+            let size = if request.target.contains("/blobs/") { SIZE } else { 10 };
             let bytes = answer(200, "", &noise(4, size));
             if size == SIZE {
                 visit.send(&bytes[..SIZE / 2]);
@@ -118,14 +107,9 @@ fn short_exchanges_are_answered_while_both_cores_are_busy() {
             caller
         })
         .collect();
-    eventually("two transfers on each core", || {
-        (per_core(&proxy) == [2, 2]).then_some(())
-    });
+    eventually("two transfers on each core", || (per_core(&proxy) == [2, 2]).then_some(()));
     for _ in 0..20 {
-        assert_eq!(
-            proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status,
-            200
-        );
+        assert_eq!(proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status, 200);
     }
     gate.open();
 }

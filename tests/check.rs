@@ -31,16 +31,8 @@ fn each_problem_is_printed_with_its_file_and_the_exit_code_is_one() {
     let rows = [
         ("syntax", "kind: [\n".to_owned(), ""),
         ("no secret", connector("ci", "alone", ADDRESS, ""), "alone"),
-        (
-            "no scheme",
-            connector("ci", "x", "ftp://127.0.0.1", ""),
-            "ftp",
-        ),
-        (
-            "user in the address",
-            connector("ci", "x", "http://me:pw@127.0.0.1", ""),
-            "spec.address",
-        ),
+        ("no scheme", connector("ci", "x", "ftp://127.0.0.1", ""), "ftp"),
+        ("user in the address", connector("ci", "x", "http://me:pw@127.0.0.1", ""), "spec.address"),
         (
             "a class that nobody has",
             connector("ci", "x", ADDRESS, "").replace("ClassName: harbor", "ClassName: nexus"),
@@ -57,11 +49,7 @@ fn each_problem_is_printed_with_its_file_and_the_exit_code_is_one() {
             secret("ci", "x", PASSWORD).replace(", password", ", pass"),
             "password",
         ),
-        (
-            "a name with a dot",
-            connector("ci", "x.y", ADDRESS, ""),
-            "x.y",
-        ),
+        ("a name with a dot", connector("ci", "x.y", ADDRESS, ""), "x.y"),
     ];
     for (problem, text, word) in rows {
         let text = if problem == "a secret without a password" {
@@ -71,10 +59,7 @@ fn each_problem_is_printed_with_its_file_and_the_exit_code_is_one() {
         };
         let (code, said) = check(&Manifests::for_registry(ADDRESS).with("odd.yaml", &text));
         assert_eq!(code, Some(1), "{problem}: {said}");
-        assert!(
-            said.contains("odd.yaml") && said.contains(word),
-            "{problem}: {said}"
-        );
+        assert!(said.contains("odd.yaml") && said.contains(word), "{problem}: {said}");
     }
 }
 
@@ -95,10 +80,8 @@ fn what_check_prints_the_proxy_logs() {
 
 #[test]
 fn json_manifests_and_several_documents_in_one_file_are_read() {
-    let all: Vec<_> = Manifests::for_registry(ADDRESS)
-        .files()
-        .map(|(_, text)| text.to_owned())
-        .collect();
+    let all: Vec<_> =
+        Manifests::for_registry(ADDRESS).files().map(|(_, text)| text.to_owned()).collect();
     let one = Manifests::default().with("all.yaml", &format!("---\n{}", all.join("---\n")));
     let (code, said) = check(&one);
     assert_eq!(code, Some(0), "{said}");

@@ -22,59 +22,25 @@ fn a_token_that_is_missing_or_wrong_is_a_401_with_a_challenge() {
     let wrong = TOKEN.replace("Y2Fu", "Z2Fu");
     let rows = [
         ("none", String::new()),
-        (
-            "another token",
-            format!("Authorization: {}\r\n", basic(&wrong)),
-        ),
-        (
-            "another bearer",
-            format!("Authorization: Bearer {wrong}\r\n"),
-        ),
-        (
-            "an empty password",
-            format!("Authorization: Basic {}\r\n", base64("pod:")),
-        ),
-        (
-            "no colon",
-            format!("Authorization: Basic {}\r\n", base64("pod")),
-        ),
+        ("another token", format!("Authorization: {}\r\n", basic(&wrong))),
+        ("another bearer", format!("Authorization: Bearer {wrong}\r\n")),
+        ("an empty password", format!("Authorization: Basic {}\r\n", base64("pod:"))),
+        ("no colon", format!("Authorization: Basic {}\r\n", base64("pod"))),
         ("no Base64", "Authorization: Basic !!!\r\n".to_owned()),
         ("no scheme", format!("Authorization: {wrong}\r\n")),
-        (
-            "an unknown scheme",
-            "Authorization: Harbor-Secret abc\r\n".to_owned(),
-        ),
-        (
-            "not UTF-8",
-            format!("Authorization: Basic {}\r\n", base64([0xff, b':', 0xfe])),
-        ),
-        (
-            "the registry's admin",
-            format!("Authorization: Basic {}\r\n", base64("admin:Harbor1")),
-        ),
+        ("an unknown scheme", "Authorization: Harbor-Secret abc\r\n".to_owned()),
+        ("not UTF-8", format!("Authorization: Basic {}\r\n", base64([0xff, b':', 0xfe]))),
+        ("the registry's admin", format!("Authorization: Basic {}\r\n", base64("admin:Harbor1"))),
         ("an empty value", "Authorization: \r\n".to_owned()),
         (
             "32 KiB",
-            format!(
-                "Authorization: Basic {}\r\n",
-                base64(format!("pod:{}", "x".repeat(24_000)))
-            ),
+            format!("Authorization: Basic {}\r\n", base64(format!("pod:{}", "x".repeat(24_000)))),
         ),
     ];
     for (what, line) in rows {
-        let answer = proxy.ask(&format!(
-            "GET {TARGET} HTTP/1.1\r\nHost: proxy\r\n{line}\r\n"
-        ));
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (401, "UNAUTHORIZED"),
-            "{what}"
-        );
-        assert_eq!(
-            answer.field("www-authenticate"),
-            Some("Basic realm=\"connectors\""),
-            "{what}"
-        );
+        let answer = proxy.ask(&format!("GET {TARGET} HTTP/1.1\r\nHost: proxy\r\n{line}\r\n"));
+        assert_eq!((answer.status, answer.code().as_str()), (401, "UNAUTHORIZED"), "{what}");
+        assert_eq!(answer.field("www-authenticate"), Some("Basic realm=\"connectors\""), "{what}");
     }
     assert!(registry.is_untouched());
 }
@@ -111,18 +77,12 @@ fn an_unknown_connector_answers_byte_for_byte_as_a_forbidden_one() {
     // The two names are equally long, so that a message that holds them may not differ in length.
     for method in ["GET", "HEAD", "PUT", "DELETE"] {
         let ask = |target: &str| {
-            let more = if method == "PUT" {
-                "Content-Length: 0\r\n"
-            } else {
-                ""
-            };
+            let more = if method == "PUT" { "Content-Length: 0\r\n" } else { "" };
             let answer = proxy.ask(&request(method, target, more));
             let (status, fields, text) = essence(&answer);
             let scrub = |text: &str| text.replace("vault", "NAME").replace("fault", "NAME");
-            let fields: Vec<_> = fields
-                .into_iter()
-                .map(|(name, value)| (name, scrub(&value)))
-                .collect();
+            let fields: Vec<_> =
+                fields.into_iter().map(|(name, value)| (name, scrub(&value))).collect();
             (status, fields, scrub(&text))
         };
         let (one, other) = (ask(forbidden), ask(unknown));
@@ -161,12 +121,7 @@ fn a_head_request_says_why_in_a_field_because_it_has_no_body() {
         let mut caller = proxy.caller();
         let answer = caller.ask(&request);
         assert_eq!(answer.status, status);
-        assert!(
-            answer
-                .field("x-connector-error")
-                .is_some_and(|why| !why.is_empty()),
-            "{answer}"
-        );
+        assert!(answer.field("x-connector-error").is_some_and(|why| !why.is_empty()), "{answer}");
         assert_eq!(caller.ask(&request).status, status);
     }
 }
@@ -179,12 +134,7 @@ fn rights_are_checked_for_each_request_and_not_for_each_connection() {
     assert_eq!(caller.ask(&request("GET", TARGET, "")).status, 200);
     let stranger = request("GET", TARGET, "").replace(&basic(TOKEN), &basic(STRANGER_TOKEN));
     assert_eq!(caller.ask(&stranger).status, 403);
-    assert_eq!(
-        caller
-            .ask(&format!("GET {TARGET} HTTP/1.1\r\nHost: p\r\n\r\n"))
-            .status,
-        401
-    );
+    assert_eq!(caller.ask(&format!("GET {TARGET} HTTP/1.1\r\nHost: p\r\n\r\n")).status, 401);
     assert_eq!(caller.ask(&request("GET", TARGET, "")).status, 200);
     assert_eq!(registry.requests().len(), 2);
 }
@@ -194,11 +144,7 @@ fn a_role_with_resource_names_and_a_cluster_role_are_rights_too() {
     let registry = FakeRegistry::obliging();
     let rights = |kind: &str, rule: &str, binding: &str| {
         let place = |kind: &str| {
-            if kind.starts_with("Cluster") {
-                ""
-            } else {
-                ", namespace: ci"
-            }
+            if kind.starts_with("Cluster") { "" } else { ", namespace: ci" }
         };
         format!(
             "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\n\
@@ -217,22 +163,13 @@ fn a_role_with_resource_names_and_a_cluster_role_are_rights_too() {
     let list = "{apiGroups: [connectors.alauda.io], resources: [connectors], verbs: [list]}";
     let core = "{apiGroups: [''], resources: [connectors], verbs: [get]}";
     let rows = [
-        (
-            rights("Role", &named.replace("NAME", "harbor"), "RoleBinding"),
-            200,
-        ),
-        (
-            rights("Role", &named.replace("NAME", "other"), "RoleBinding"),
-            403,
-        ),
+        (rights("Role", &named.replace("NAME", "harbor"), "RoleBinding"), 200),
+        (rights("Role", &named.replace("NAME", "other"), "RoleBinding"), 403),
         (rights("ClusterRole", all, "ClusterRoleBinding"), 200),
         (rights("ClusterRole", all, "RoleBinding"), 200),
         (rights("Role", list, "RoleBinding"), 403),
         (rights("Role", core, "RoleBinding"), 403),
-        (
-            rights("Role", all, "RoleBinding").replace("name: builder", "name: tester"),
-            403,
-        ),
+        (rights("Role", all, "RoleBinding").replace("name: builder", "name: tester"), 403),
         (
             rights("Role", all, "RoleBinding").replace(
                 "{kind: ServiceAccount, name: builder, namespace: ci}",
@@ -274,25 +211,16 @@ fn harbors_api_passes_as_the_policy_says() {
             "" => String::new(),
             value => format!("  params: [{{name: api, value: \"{value}\"}}]\n"),
         };
-        let manifests = Manifests::for_registry(&registry.url()).with(
-            "connector.yaml",
-            &connector("ci", "harbor", &registry.url(), &more),
-        );
+        let manifests = Manifests::for_registry(&registry.url())
+            .with("connector.yaml", &connector("ci", "harbor", &registry.url(), &more));
         let proxy = Proxy::start(&manifests, &[]);
         for (_, method, path, passes) in rows.iter().filter(|row| row.0 == policy) {
             let before = registry.requests().len();
             let target = format!("/namespaces/ci/connectors/harbor/api/v2.0/{path}");
-            let body = if *method == "POST" {
-                "Content-Length: 0\r\n"
-            } else {
-                ""
-            };
+            let body = if *method == "POST" { "Content-Length: 0\r\n" } else { "" };
             let answer = proxy.ask(&request(method, &target, body));
             let expected = if *passes { 200 } else { 403 };
-            assert_eq!(
-                answer.status, expected,
-                "{policy:?} {method} {path}: {answer}"
-            );
+            assert_eq!(answer.status, expected, "{policy:?} {method} {path}: {answer}");
             let arrived = registry.requests().len() - before;
             assert_eq!(arrived, usize::from(*passes), "{policy:?} {method} {path}");
         }
@@ -303,12 +231,7 @@ fn harbors_api_passes_as_the_policy_says() {
 fn the_catalog_and_what_mints_credentials_do_not_pass() {
     let registry = FakeRegistry::obliging();
     let proxy = Proxy::in_front_of(&registry);
-    for path in [
-        "/v2/_catalog",
-        "/service/token?service=harbor-registry",
-        "/c/login",
-        "/",
-    ] {
+    for path in ["/v2/_catalog", "/service/token?service=harbor-registry", "/c/login", "/"] {
         let answer = proxy.get_at(HOST, path);
         assert!([400, 403, 404].contains(&answer.status), "{path}: {answer}");
     }
@@ -347,15 +270,7 @@ fn curl_reads_the_refusals_as_json() {
     ];
     for (token, target, status, code) in rows {
         let output = std::process::Command::new("curl")
-            .args([
-                "-sS",
-                "--noproxy",
-                "*",
-                "-w",
-                "\n%{http_code}",
-                "-u",
-                &format!("pod:{token}"),
-            ])
+            .args(["-sS", "--noproxy", "*", "-w", "\n%{http_code}", "-u", &format!("pod:{token}")])
             .arg(format!("http://{}{target}", proxy.listen))
             .output()
             .expect("curl starts");

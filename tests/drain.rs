@@ -38,10 +38,7 @@ fn start(registry: &FakeRegistry, flags: &[&str]) -> Proxy {
 fn a_transfer_that_runs_is_finished_and_the_exit_code_is_zero() {
     let gate = Gate::default();
     let (registry, body) = gated(&gate);
-    let mut proxy = start(
-        &registry,
-        &["--drain-seconds", "30", "--drain-grace-seconds", "0.5"],
-    );
+    let mut proxy = start(&registry, &["--drain-seconds", "30", "--drain-grace-seconds", "0.5"]);
     let blob = format!("{PREFIX}/team/app/blobs/{}", digest_of(b"x"));
     let mut running = proxy.caller();
     running.send(request("GET", &blob, ""));
@@ -51,21 +48,12 @@ fn a_transfer_that_runs_is_finished_and_the_exit_code_is_zero() {
 
     proxy.terminate();
 
-    eventually("not ready", || {
-        (proxy.admin("/readyz").status == 503).then_some(())
-    });
-    assert_eq!(
-        proxy.admin("/healthz").status,
-        200,
-        "it is alive, it only takes nobody new"
-    );
+    eventually("not ready", || (proxy.admin("/readyz").status == 503).then_some(()));
+    assert_eq!(proxy.admin("/healthz").status, 200, "it is alive, it only takes nobody new");
     // An idle connection is either closed, or its next answer says that it is the last.
     idle.send_if_taken(request("GET", TARGET, ""));
     match idle.answer() {
-        Ok(reply) => assert_eq!(
-            (reply.status, reply.field("connection")),
-            (200, Some("close"))
-        ),
+        Ok(reply) => assert_eq!((reply.status, reply.field("connection")), (200, Some("close"))),
         Err(broken) => assert_eq!(broken, Broken::Ended),
     }
 
@@ -78,56 +66,35 @@ fn a_transfer_that_runs_is_finished_and_the_exit_code_is_zero() {
 #[test]
 fn an_answer_during_the_grace_says_that_the_connection_ends() {
     let registry = FakeRegistry::obliging();
-    let mut proxy = start(
-        &registry,
-        &["--drain-seconds", "10", "--drain-grace-seconds", "3"],
-    );
+    let mut proxy = start(&registry, &["--drain-seconds", "10", "--drain-grace-seconds", "3"]);
     let mut kept = proxy.caller();
-    assert_eq!(
-        kept.ask(&request("GET", TARGET, "")).field("connection"),
-        None
-    );
+    assert_eq!(kept.ask(&request("GET", TARGET, "")).field("connection"), None);
     proxy.terminate();
-    eventually("not ready", || {
-        (proxy.admin("/readyz").status == 503).then_some(())
-    });
+    eventually("not ready", || (proxy.admin("/readyz").status == 503).then_some(()));
     // Who has not yet heard that we go is still served: nobody sees a refused connection.
     let reply = proxy.get(TARGET);
-    assert_eq!(
-        (reply.status, reply.field("connection")),
-        (200, Some("close"))
-    );
+    assert_eq!((reply.status, reply.field("connection")), (200, Some("close")));
     assert_eq!(proxy.exit(PATIENCE).code(), Some(0));
 }
 
 #[test]
 fn an_idle_proxy_stops_at_once() {
     let registry = FakeRegistry::obliging();
-    let mut proxy = start(
-        &registry,
-        &["--drain-seconds", "60", "--drain-grace-seconds", "0"],
-    );
+    let mut proxy = start(&registry, &["--drain-seconds", "60", "--drain-grace-seconds", "0"]);
     let _idle = proxy.caller();
     let mut used = proxy.caller();
     assert_eq!(used.ask(&request("GET", TARGET, "")).status, 200);
     let asked = Instant::now();
     proxy.terminate();
     assert_eq!(proxy.exit(Duration::from_secs(10)).code(), Some(0));
-    assert!(
-        asked.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
 }
 
 #[test]
 fn what_does_not_finish_in_time_is_cut_off_and_not_ended_cleanly() {
     let gate = Gate::default();
     let (registry, _) = gated(&gate);
-    let mut proxy = start(
-        &registry,
-        &["--drain-seconds", "1", "--drain-grace-seconds", "0"],
-    );
+    let mut proxy = start(&registry, &["--drain-seconds", "1", "--drain-grace-seconds", "0"]);
     let blob = format!("{PREFIX}/team/app/blobs/{}", digest_of(b"x"));
     let mut running = proxy.caller();
     running.send(request("GET", &blob, ""));
@@ -135,10 +102,7 @@ fn what_does_not_finish_in_time_is_cut_off_and_not_ended_cleanly() {
     proxy.terminate();
     proxy.exit(PATIENCE);
     let (broken, received) = running.body("GET", &head).expect_err("it was cut off");
-    assert!(
-        matches!(broken, Broken::Ended | Broken::Reset),
-        "{broken:?}"
-    );
+    assert!(matches!(broken, Broken::Ended | Broken::Reset), "{broken:?}");
     assert!(received.len() < 4_000_000);
     gate.open();
 }

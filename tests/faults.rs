@@ -32,14 +32,8 @@ fn assert_cut(result: Result<Vec<u8>, (Broken, Vec<u8>)>, whole: &[u8], what: &s
         Err(broken) => broken,
         Ok(body) => panic!("{what}: ended cleanly after {} bytes", body.len()),
     };
-    assert!(
-        matches!(broken, Broken::Ended | Broken::Reset),
-        "{what}: {broken:?}"
-    );
-    assert!(
-        received.len() < whole.len() && whole.starts_with(&received),
-        "{what}"
-    );
+    assert!(matches!(broken, Broken::Ended | Broken::Reset), "{what}: {broken:?}");
+    assert!(received.len() < whole.len() && whole.starts_with(&received), "{what}");
 }
 
 // F01
@@ -53,17 +47,9 @@ fn a_registry_that_refuses_the_connection_is_a_503_at_once_and_is_tried_anew_nex
 
     let started = Instant::now();
     let reply = proxy.get(MANIFEST);
-    assert_eq!(
-        (reply.status, reply.code().as_str()),
-        (503, "UNAVAILABLE"),
-        "{reply}"
-    );
+    assert_eq!((reply.status, reply.code().as_str()), (503, "UNAVAILABLE"), "{reply}");
     assert!(reply.has("retry-after"), "{reply}");
-    assert!(
-        started.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 
     let _registry = FakeRegistry::scripted_on(&address, |visit| {
         visit.serve(|_| answer(200, "", b"back"));
@@ -104,11 +90,7 @@ impl BlackHole {
         while let Ok(socket) = TcpStream::connect_timeout(&bound, Duration::from_millis(200)) {
             queued.push(socket);
         }
-        Self {
-            address: bound.to_string(),
-            _listener: listener,
-            _queued: queued,
-        }
+        Self { address: bound.to_string(), _listener: listener, _queued: queued }
     }
 }
 
@@ -129,18 +111,10 @@ fn a_registry_that_swallows_connections_is_given_up_in_time_and_slows_nobody_els
         let asked = Instant::now();
         let target = "/v2/namespaces/ci/connectors/good/team/app/manifests/v1";
         assert_eq!(proxy.get(target).status, 200);
-        assert!(
-            asked.elapsed() < Duration::from_millis(500),
-            "{:?}",
-            asked.elapsed()
-        );
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
     }
     let reply = stuck.answer().expect("an answer");
-    assert_eq!(
-        (reply.status, reply.code().as_str()),
-        (503, "UNAVAILABLE"),
-        "{reply}"
-    );
+    assert_eq!((reply.status, reply.code().as_str()), (503, "UNAVAILABLE"), "{reply}");
     let elapsed = started.elapsed();
     assert!((900..4000).contains(&elapsed.as_millis()), "{elapsed:?}");
 }
@@ -160,27 +134,16 @@ fn the_next_address_of_a_registry_is_tried_when_the_first_swallows_connections()
     let manifests = Manifests::for_registry(&format!("http://registry.test:{port}"));
     let proxy = Proxy::start_with_hosts(&manifests, &["--connect-seconds", "0.5"], Some(hosts));
     let reply = proxy.get(MANIFEST);
-    assert_eq!(
-        (reply.status, reply.text().as_str()),
-        (200, "second address"),
-        "{reply}"
-    );
+    assert_eq!((reply.status, reply.text().as_str()), (200, "second address"), "{reply}");
     let seen = registry.only_request();
-    assert_eq!(
-        seen.field("host"),
-        Some(format!("registry.test:{port}").as_str())
-    );
+    assert_eq!(seen.field("host"), Some(format!("registry.test:{port}").as_str()));
 }
 
 #[test]
 fn a_registry_whose_name_is_unknown_is_a_503() {
     let proxy = Proxy::start(&Manifests::for_registry("http://nowhere.invalid"), &[]);
     let reply = proxy.get(MANIFEST);
-    assert_eq!(
-        (reply.status, reply.code().as_str()),
-        (503, "UNAVAILABLE"),
-        "{reply}"
-    );
+    assert_eq!((reply.status, reply.code().as_str()), (503, "UNAVAILABLE"), "{reply}");
     assert!(reply.has("retry-after"), "{reply}");
 }
 
@@ -218,17 +181,8 @@ fn a_bodiless_get_or_head_that_meets_a_dying_connection_is_sent_again_once() {
             let second = MANIFEST.replace("v1", "v2");
             let reply = caller.ask(&request(method, &second, ""));
             assert_eq!(reply.status, 200, "{method} {reset}: {reply}");
-            assert_eq!(
-                registry.arrivals().len(),
-                3,
-                "{method} {reset}: {:?}",
-                registry.arrivals()
-            );
-            assert_eq!(
-                registry.connections(),
-                2,
-                "the second try is on a fresh connection"
-            );
+            assert_eq!(registry.arrivals().len(), 3, "{method} {reset}: {:?}", registry.arrivals());
+            assert_eq!(registry.connections(), 2, "the second try is on a fresh connection");
         }
     }
 }
@@ -268,12 +222,7 @@ fn nothing_that_could_change_something_is_sent_again() {
             assert_eq!(caller.ask(&request("GET", MANIFEST, "")).text(), "first");
             let reply = caller.ask(&text);
             assert_eq!(reply.status, 502, "{text}: {reply}");
-            assert_eq!(
-                registry.arrivals().len(),
-                2,
-                "{text}: {:?}",
-                registry.arrivals()
-            );
+            assert_eq!(registry.arrivals().len(), 2, "{text}: {:?}", registry.arrivals());
         }
     }
 }
@@ -318,12 +267,9 @@ fn an_idle_connection_to_the_registry_is_given_up_in_time() {
 fn a_caller_that_dies_in_the_middle_of_an_upload_leaves_an_aborted_one_at_the_registry() {
     let chunked = "Transfer-Encoding: chunked\r\n";
     let sized = "Content-Length: 1000000\r\n";
-    for (method, framing) in [
-        ("PATCH", chunked),
-        ("PUT", sized),
-        ("PATCH", sized),
-        ("PUT", chunked),
-    ] {
+    for (method, framing) in
+        [("PATCH", chunked), ("PUT", sized), ("PATCH", sized), ("PUT", chunked)]
+    {
         for dies in ["reset", "closes"] {
             let registry = FakeRegistry::scripted(|visit| {
                 if let Some(mut request) = visit.head() {
@@ -350,9 +296,7 @@ fn a_caller_that_dies_in_the_middle_of_an_upload_leaves_an_aborted_one_at_the_re
                 drop(caller);
             }
             let what = format!("{method} {framing} {dies}");
-            eventually("the end of the upload", || {
-                (!registry.endings().is_empty()).then_some(())
-            });
+            eventually("the end of the upload", || (!registry.endings().is_empty()).then_some(()));
             assert!(!registry.only_request().complete, "{what}");
             assert!(!registry.raw(0).ends_with(b"0\r\n\r\n"), "{what}");
             eventually("a free place", || (in_flight(&proxy) == 0.0).then_some(()));
@@ -375,19 +319,10 @@ fn a_caller_that_stalls_in_the_middle_of_an_upload_is_given_up() {
     let started = Instant::now();
     match caller.answer() {
         Ok(reply) => assert_eq!(reply.status, 408, "{reply}"),
-        Err(broken) => assert!(
-            matches!(broken, Broken::Ended | Broken::Reset),
-            "{broken:?}"
-        ),
+        Err(broken) => assert!(matches!(broken, Broken::Ended | Broken::Reset), "{broken:?}"),
     }
-    assert!(
-        started.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        started.elapsed()
-    );
-    eventually("the end of the upload", || {
-        (!registry.endings().is_empty()).then_some(())
-    });
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    eventually("the end of the upload", || (!registry.endings().is_empty()).then_some(()));
     assert!(!registry.only_request().complete);
 }
 
@@ -406,9 +341,7 @@ fn a_caller_that_goes_away_in_the_middle_of_a_download_frees_the_registry() {
     let head = caller.head().expect("a head");
     assert_eq!(head.status, 200);
     drop(caller);
-    eventually("the end at the registry", || {
-        (!registry.endings().is_empty()).then_some(())
-    });
+    eventually("the end at the registry", || (!registry.endings().is_empty()).then_some(()));
     eventually("a free place", || (in_flight(&proxy) == 0.0).then_some(()));
 }
 
@@ -501,11 +434,7 @@ fn a_slow_reader_costs_no_memory_and_loses_no_byte() {
             assert!(body == piece);
         }
     }
-    assert!(
-        proxy.memory_peak() < 128 << 20,
-        "{} bytes",
-        proxy.memory_peak()
-    );
+    assert!(proxy.memory_peak() < 128 << 20, "{} bytes", proxy.memory_peak());
 }
 
 // F10
@@ -514,10 +443,7 @@ fn a_slow_reader_costs_no_memory_and_loses_no_byte() {
 fn an_early_refusal_of_an_upload_reaches_a_caller_that_is_still_sending() {
     let body = br#"{"errors":[{"code":"DENIED","message":"quota"}]}"#;
     for (status, expected) in [(401, 403), (403, 403), (413, 413), (429, 429), (503, 502)] {
-        for framing in [
-            "Content-Length: 1073741824\r\n",
-            "Transfer-Encoding: chunked\r\n",
-        ] {
+        for framing in ["Content-Length: 1073741824\r\n", "Transfer-Encoding: chunked\r\n"] {
             let registry = FakeRegistry::scripted(move |visit| {
                 if let Some(mut request) = visit.head() {
                     visit.take(&mut request, 200_000);
@@ -542,10 +468,7 @@ fn an_early_refusal_of_an_upload_reaches_a_caller_that_is_still_sending() {
             assert_ne!(reply.code(), "", "{what}");
             assert_eq!(reply.field("connection"), Some("close"), "{what}");
             let ended = caller.end();
-            assert!(
-                matches!(ended, Broken::Ended | Broken::Reset),
-                "{what}: {ended:?}"
-            );
+            assert!(matches!(ended, Broken::Ended | Broken::Reset), "{what}: {ended:?}");
             let taken = sender.join().expect("the sender");
             assert!(taken < 128 << 20, "{what}: {taken} bytes were taken");
         }
@@ -558,11 +481,8 @@ fn send_until_refused(socket: &mut TcpStream, chunked: bool) -> usize {
     let piece = noise(3, 1 << 20);
     let mut taken = 0;
     for _ in 0..1024 {
-        let framed = if chunked {
-            [b"100000\r\n", &*piece, b"\r\n"].concat()
-        } else {
-            piece.clone()
-        };
+        let framed =
+            if chunked { [b"100000\r\n", &*piece, b"\r\n"].concat() } else { piece.clone() };
         if socket.write_all(&framed).is_err() {
             break;
         }
@@ -575,17 +495,12 @@ fn send_until_refused(socket: &mut TcpStream, chunked: bool) -> usize {
 fn an_early_refusal_of_our_own_reaches_a_caller_that_is_still_sending() {
     let registry = FakeRegistry::obliging();
     let proxy = start(&registry, &["--manifest-bytes", "100000"]);
-    let wrong = request("PATCH", UPLOAD, "Content-Length: 1073741824\r\n").replace(
-        &crate::support::caller::basic(crate::support::TOKEN),
-        "Bearer wrong",
-    );
+    let wrong = request("PATCH", UPLOAD, "Content-Length: 1073741824\r\n")
+        .replace(&crate::support::caller::basic(crate::support::TOKEN), "Bearer wrong");
     let large = request("PUT", MANIFEST, "Content-Length: 1073741824\r\n");
     let endless = request("PUT", MANIFEST, "Transfer-Encoding: chunked\r\n");
-    for (head, status, chunked) in [
-        (wrong, 401, false),
-        (large, 413, false),
-        (endless, 413, true),
-    ] {
+    for (head, status, chunked) in [(wrong, 401, false), (large, 413, false), (endless, 413, true)]
+    {
         let mut caller = proxy.caller();
         caller.send(&head);
         let mut sending = caller.sending_half();
@@ -595,10 +510,7 @@ fn an_early_refusal_of_our_own_reaches_a_caller_that_is_still_sending() {
         assert_eq!(reply.field("connection"), Some("close"));
         assert!(sender.join().expect("the sender") < 128 << 20);
     }
-    assert!(
-        registry.requests().iter().all(|seen| !seen.complete),
-        "nothing was stored"
-    );
+    assert!(registry.requests().iter().all(|seen| !seen.complete), "nothing was stored");
 }
 
 #[test]
@@ -642,10 +554,7 @@ fn an_html_page_of_an_ingress_becomes_an_oci_error_with_the_same_status() {
             let reply = caller.ask(&request("GET", MANIFEST, ""));
             assert_eq!(reply.status, status, "{reply}");
             assert_ne!(reply.code(), "", "{reply}");
-            assert!(
-                !reply.text().contains("<h1>") && !reply.has("set-cookie"),
-                "{reply}"
-            );
+            assert!(!reply.text().contains("<h1>") && !reply.has("set-cookie"), "{reply}");
         }
     }
 }
@@ -671,12 +580,9 @@ fn an_endless_html_page_is_not_read_to_its_end() {
 #[test]
 fn a_registry_that_dies_after_bytes_of_an_upload_is_a_502_and_the_end_of_the_connection() {
     for method in ["PUT", "PATCH"] {
-        for (taken, end) in [
-            (1, "reset"),
-            (200_000, "reset"),
-            (200_000, "close"),
-            (500_000, "close"),
-        ] {
+        for (taken, end) in
+            [(1, "reset"), (200_000, "reset"), (200_000, "close"), (500_000, "close")]
+        {
             let registry = FakeRegistry::scripted(move |visit| {
                 if let Some(mut request) = visit.head() {
                     visit.take(&mut request, taken);
@@ -692,11 +598,7 @@ fn a_registry_that_dies_after_bytes_of_an_upload_is_a_502_and_the_end_of_the_con
             caller.send(request(method, UPLOAD, "Content-Length: 500000\r\n"));
             caller.send_if_taken(noise(8, 500_000));
             let reply = caller.answer().expect("an answer and not a reset");
-            assert_eq!(
-                (reply.status, reply.code().as_str()),
-                (502, "UNKNOWN"),
-                "{method} {taken}"
-            );
+            assert_eq!((reply.status, reply.code().as_str()), (502, "UNKNOWN"), "{method} {taken}");
             assert!(!reply.has("retry-after"), "{reply}");
             assert_eq!(reply.field("connection"), Some("close"));
             assert_eq!(registry.arrivals().len(), 1);
@@ -714,10 +616,7 @@ fn a_registry_that_takes_an_upload_and_never_answers_is_given_up_as_502() {
             waiting.wait();
         }
     });
-    let proxy = start(
-        &registry,
-        &["--upload-answer-seconds", "0.5", "--answer-seconds", "0.2"],
-    );
+    let proxy = start(&registry, &["--upload-answer-seconds", "0.5", "--answer-seconds", "0.2"]);
     let reply = proxy.ask(&upload("PUT", UPLOAD, "hello"));
     assert_eq!(reply.status, 502, "{reply}");
     assert_eq!(registry.arrivals().len(), 1);
@@ -740,19 +639,9 @@ fn a_registry_that_drips_or_keeps_silent_is_given_up_as_504() {
         let proxy = start(&registry, &["--answer-seconds", "0.5"]);
         let started = Instant::now();
         let reply = proxy.get(MANIFEST);
-        assert_eq!(
-            (reply.status, reply.code().as_str()),
-            (504, "UNAVAILABLE"),
-            "{reply}"
-        );
-        assert!(
-            started.elapsed() < Duration::from_secs(4),
-            "{:?}",
-            started.elapsed()
-        );
-        eventually("the connection's end", || {
-            (!registry.endings().is_empty()).then_some(())
-        });
+        assert_eq!((reply.status, reply.code().as_str()), (504, "UNAVAILABLE"), "{reply}");
+        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+        eventually("the connection's end", || (!registry.endings().is_empty()).then_some(()));
     }
 }
 
@@ -787,22 +676,12 @@ fn an_answer_that_breaks_http_is_a_502_or_a_cut_and_its_connection_is_not_kept()
                 assert_cut(caller.body("GET", &head), b"hello!!", what);
             }
             Err(broken) => {
-                assert!(
-                    matches!(broken, Broken::Ended | Broken::Reset),
-                    "{what}: {broken:?}"
-                );
-                assert!(
-                    bytes.contains("chunked\r\n\r\n"),
-                    "{what}: a 502 was possible"
-                );
+                assert!(matches!(broken, Broken::Ended | Broken::Reset), "{what}: {broken:?}");
+                assert!(bytes.contains("chunked\r\n\r\n"), "{what}: a 502 was possible");
             }
         }
         drop(caller);
-        assert_eq!(
-            proxy.get(MANIFEST).text(),
-            "fresh",
-            "{what}: the connection was kept"
-        );
+        assert_eq!(proxy.get(MANIFEST).text(), "fresh", "{what}: the connection was kept");
     }
 }
 
@@ -812,14 +691,8 @@ fn broken_answers() -> Vec<(&'static str, String)> {
     let long = format!("X: {}\r\n", "y".repeat(70_000));
     let many = "X: y\r\n".repeat(1000);
     vec![
-        (
-            "a head of 70 KiB",
-            format!("HTTP/1.1 200 OK\r\n{long}Content-Length: 0\r\n\r\n"),
-        ),
-        (
-            "a thousand fields",
-            format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n"),
-        ),
+        ("a head of 70 KiB", format!("HTTP/1.1 200 OK\r\n{long}Content-Length: 0\r\n\r\n")),
+        ("a thousand fields", format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n")),
         (
             "both framings",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
@@ -829,83 +702,32 @@ fn broken_answers() -> Vec<(&'static str, String)> {
             "two lengths",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc".into(),
         ),
-        (
-            "a list of lengths",
-            "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nabc".into(),
-        ),
-        (
-            "a negative length",
-            "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nabc".into(),
-        ),
-        (
-            "a signed length",
-            "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nabc".into(),
-        ),
+        ("a list of lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nabc".into()),
+        ("a negative length", "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nabc".into()),
+        ("a signed length", "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nabc".into()),
         (
             "an endless length",
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nabc".into(),
         ),
-        (
-            "another coding",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc".into(),
-        ),
+        ("another coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc".into()),
         (
             "chunked twice",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n".into(),
         ),
-        (
-            "a bare LF",
-            "HTTP/1.1 200 OK\nContent-Length: 2\n\nab".into(),
-        ),
-        (
-            "a folded field",
-            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n".into(),
-        ),
-        (
-            "a space in a name",
-            "HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n".into(),
-        ),
+        ("a bare LF", "HTTP/1.1 200 OK\nContent-Length: 2\n\nab".into()),
+        ("a folded field", "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n".into()),
+        ("a space in a name", "HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n".into()),
         ("no HTTP at all", "220 smtp.example ESMTP\r\n\r\n".into()),
-        (
-            "another version",
-            "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n".into(),
-        ),
-        (
-            "a status of two digits",
-            "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n".into(),
-        ),
-        (
-            "a switch of protocols",
-            "HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n".into(),
-        ),
-        (
-            "a chunk size of hex prefix",
-            chunked_answer("0x5\r\nhello\r\n0\r\n\r\n"),
-        ),
-        (
-            "a chunk size with a sign",
-            chunked_answer("+5\r\nhello\r\n0\r\n\r\n"),
-        ),
-        (
-            "a chunk size that is negative",
-            chunked_answer("-1\r\nhello\r\n0\r\n\r\n"),
-        ),
-        (
-            "a chunk size of 17 digits",
-            chunked_answer("00000000000000005\r\nhello\r\n0\r\n\r\n"),
-        ),
-        (
-            "a chunk that runs over",
-            chunked_answer("5\r\nhello!\r\n0\r\n\r\n"),
-        ),
-        (
-            "a chunk line with LF only",
-            chunked_answer("5\nhello\r\n0\r\n\r\n"),
-        ),
-        (
-            "an empty chunk size",
-            chunked_answer("\r\nhello\r\n0\r\n\r\n"),
-        ),
+        ("another version", "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n".into()),
+        ("a status of two digits", "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n".into()),
+        ("a switch of protocols", "HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n".into()),
+        ("a chunk size of hex prefix", chunked_answer("0x5\r\nhello\r\n0\r\n\r\n")),
+        ("a chunk size with a sign", chunked_answer("+5\r\nhello\r\n0\r\n\r\n")),
+        ("a chunk size that is negative", chunked_answer("-1\r\nhello\r\n0\r\n\r\n")),
+        ("a chunk size of 17 digits", chunked_answer("00000000000000005\r\nhello\r\n0\r\n\r\n")),
+        ("a chunk that runs over", chunked_answer("5\r\nhello!\r\n0\r\n\r\n")),
+        ("a chunk line with LF only", chunked_answer("5\nhello\r\n0\r\n\r\n")),
+        ("an empty chunk size", chunked_answer("\r\nhello\r\n0\r\n\r\n")),
     ]
 }
 
@@ -973,10 +795,7 @@ fn bytes_after_an_answer_never_become_part_of_another() {
 fn a_body_after_an_answer_that_has_none_never_becomes_part_of_another() {
     for (method, first) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
-        (
-            "GET",
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nevil",
-        ),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nevil"),
         ("GET", "HTTP/1.1 204 No Content\r\n\r\nevil"),
     ] {
         let registry = FakeRegistry::scripted(move |visit| {
@@ -989,10 +808,7 @@ fn a_body_after_an_answer_that_has_none_never_becomes_part_of_another() {
         let mut caller = proxy.caller();
         caller.ask(&request(method, MANIFEST, ""));
         let reply = caller.ask(&request("GET", MANIFEST, ""));
-        assert!(
-            reply.status == 502 || reply.text() == "good",
-            "{method}: {reply}"
-        );
+        assert!(reply.status == 502 || reply.text() == "good", "{method}: {reply}");
     }
 }
 
@@ -1023,10 +839,7 @@ fn a_registry_that_closes_after_each_answer_costs_latency_and_nothing_else() {
     for _ in 0..20 {
         assert_eq!(caller.ask(&request("GET", MANIFEST, "")).text(), "bye");
     }
-    assert_eq!(
-        (registry.connections(), registry.arrivals().len()),
-        (20, 20)
-    );
+    assert_eq!((registry.connections(), registry.arrivals().len()), (20, 20));
 }
 
 #[test]

@@ -49,11 +49,7 @@ impl Table {
             panic!("{what}: {broken:?}");
         });
         assert!(statuses.contains(&answer.status), "{what}: {answer}");
-        assert!(
-            self.registry.is_untouched(),
-            "{what}: {:?}",
-            self.registry.arrivals()
-        );
+        assert!(self.registry.is_untouched(), "{what}: {:?}", self.registry.arrivals());
     }
 
     /// The same, and the connection ends: what follows on it could be read in two ways.
@@ -61,26 +57,13 @@ impl Table {
     fn refuses_and_closes(&self, what: &str, bytes: impl AsRef<[u8]>, statuses: &[u16]) {
         let mut caller = self.proxy.caller();
         caller.send_if_taken(bytes.as_ref());
-        let answer = caller
-            .answer()
-            .unwrap_or_else(|broken| panic!("{what}: {broken:?}"));
+        let answer = caller.answer().unwrap_or_else(|broken| panic!("{what}: {broken:?}"));
         assert!(statuses.contains(&answer.status), "{what}: {answer}");
-        assert_eq!(
-            answer.field("connection"),
-            Some("close"),
-            "{what}: {answer}"
-        );
+        assert_eq!(answer.field("connection"), Some("close"), "{what}: {answer}");
         caller.finish();
         let ended = caller.end();
-        assert!(
-            matches!(ended, Broken::Ended | Broken::Reset),
-            "{what}: {ended:?}"
-        );
-        assert!(
-            self.registry.is_untouched(),
-            "{what}: {:?}",
-            self.registry.arrivals()
-        );
+        assert!(matches!(ended, Broken::Ended | Broken::Reset), "{what}: {ended:?}");
+        assert!(self.registry.is_untouched(), "{what}: {:?}", self.registry.arrivals());
     }
 }
 
@@ -178,18 +161,10 @@ fn a_path_that_two_servers_could_read_differently_is_refused() {
 #[test]
 fn a_path_that_is_refused_says_name_invalid() {
     let table = Table::new();
-    for target in [
-        format!("{PREFIX}/../x/manifests/v1"),
-        format!("{PREFIX}/team/App/manifests/v1"),
-    ] {
-        let answer = table
-            .send(&target, get(&target).as_bytes())
-            .expect("an answer");
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (400, "NAME_INVALID"),
-            "{target}"
-        );
+    for target in [format!("{PREFIX}/../x/manifests/v1"), format!("{PREFIX}/team/App/manifests/v1")]
+    {
+        let answer = table.send(&target, get(&target).as_bytes()).expect("an answer");
+        assert_eq!((answer.status, answer.code().as_str()), (400, "NAME_INVALID"), "{target}");
     }
 }
 
@@ -198,10 +173,7 @@ fn bytes_that_no_target_has_are_refused() {
     let table = Table::new();
     for byte in [0_u8, 1, b'\t', b' ', b'\r', b'\n', 0x7f, 0x80, 0xc3, 0xff] {
         let mut bytes = get(MANIFEST).into_bytes();
-        let place = bytes
-            .windows(3)
-            .position(|part| part == b"app")
-            .expect("the repository");
+        let place = bytes.windows(3).position(|part| part == b"app").expect("the repository");
         bytes[place + 1] = byte;
         table.refuses_and_closes(&format!("byte {byte:#x}"), bytes, &[400]);
     }
@@ -213,9 +185,7 @@ fn only_the_colon_of_a_digest_may_be_escaped_and_it_passes_as_it_was_written() {
     for colon in ["%3A", "%3a", ":"] {
         let digest = digest_of(b"x").replace(':', colon);
         let before = table.registry.requests().len();
-        let answer = table
-            .proxy
-            .get(&format!("{PREFIX}/team/app/blobs/{digest}"));
+        let answer = table.proxy.get(&format!("{PREFIX}/team/app/blobs/{digest}"));
         assert_eq!(answer.status, 200, "{colon}: {answer}");
         let seen = &table.registry.requests()[before];
         assert_eq!(seen.target, format!("/v2/team/app/blobs/{digest}"));
@@ -258,11 +228,7 @@ fn framing_that_could_be_read_in_two_ways_is_refused_and_ends_the_connection() {
     ];
     for framing in rows {
         let fields = format!("Host: proxy\r\n{framing}");
-        let bytes = [
-            with_fields("PUT", MANIFEST, &fields),
-            body.as_bytes().to_vec(),
-        ]
-        .concat();
+        let bytes = [with_fields("PUT", MANIFEST, &fields), body.as_bytes().to_vec()].concat();
         table.refuses_and_closes(framing, bytes, &[400, 501]);
     }
 }
@@ -270,11 +236,7 @@ fn framing_that_could_be_read_in_two_ways_is_refused_and_ends_the_connection() {
 #[test]
 fn an_unknown_coding_is_told_from_a_broken_one() {
     let table = Table::new();
-    let bytes = with_fields(
-        "PUT",
-        MANIFEST,
-        "Host: proxy\r\nTransfer-Encoding: gzip, chunked\r\n",
-    );
+    let bytes = with_fields("PUT", MANIFEST, "Host: proxy\r\nTransfer-Encoding: gzip, chunked\r\n");
     table.refuses_and_closes("gzip", bytes, &[501]);
 }
 
@@ -302,41 +264,17 @@ fn chunks_that_break_their_grammar_abort_the_upload() {
         ("a hex prefix", "0x10\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("a sign", "+5\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("negative", "-1\r\nhello\r\n0\r\n\r\n".to_owned()),
-        (
-            "17 digits",
-            "00000000000000005\r\nhello\r\n0\r\n\r\n".to_owned(),
-        ),
-        (
-            "16 digits that overflow",
-            "ffffffffffffffff\r\nhello\r\n0\r\n\r\n".to_owned(),
-        ),
-        (
-            "an endless extension",
-            format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(1 << 20)),
-        ),
-        (
-            "no CRLF after a chunk",
-            "5\r\nhelloX\r\n0\r\n\r\n".to_owned(),
-        ),
+        ("17 digits", "00000000000000005\r\nhello\r\n0\r\n\r\n".to_owned()),
+        ("16 digits that overflow", "ffffffffffffffff\r\nhello\r\n0\r\n\r\n".to_owned()),
+        ("an endless extension", format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(1 << 20))),
+        ("no CRLF after a chunk", "5\r\nhelloX\r\n0\r\n\r\n".to_owned()),
         ("LF only", "5\nhello\n0\n\n".to_owned()),
-        (
-            "a bare CR in the size",
-            "5\rx\nhello\r\n0\r\n\r\n".to_owned(),
-        ),
-        (
-            "a space before the size",
-            " 5\r\nhello\r\n0\r\n\r\n".to_owned(),
-        ),
-        (
-            "a space after the size",
-            "5 \r\nhello\r\n0\r\n\r\n".to_owned(),
-        ),
+        ("a bare CR in the size", "5\rx\nhello\r\n0\r\n\r\n".to_owned()),
+        ("a space before the size", " 5\r\nhello\r\n0\r\n\r\n".to_owned()),
+        ("a space after the size", "5 \r\nhello\r\n0\r\n\r\n".to_owned()),
         ("an empty size", "\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("not hex", "5g\r\nhello\r\n0\r\n\r\n".to_owned()),
-        (
-            "a trailer with a bare LF",
-            "5\r\nhello\r\n0\r\nX: y\n\r\n".to_owned(),
-        ),
+        ("a trailer with a bare LF", "5\r\nhello\r\n0\r\nX: y\n\r\n".to_owned()),
     ];
     for (what, chunks) in rows {
         let registry = FakeRegistry::scripted(|visit| {
@@ -347,11 +285,7 @@ fn chunks_that_break_their_grammar_abort_the_upload() {
         });
         let proxy = Proxy::in_front_of(&registry);
         let mut caller = proxy.caller();
-        let head = request(
-            "PATCH",
-            &format!("{UPLOADS}1"),
-            "Transfer-Encoding: chunked\r\n",
-        );
+        let head = request("PATCH", &format!("{UPLOADS}1"), "Transfer-Encoding: chunked\r\n");
         caller.send_if_taken(format!("{head}{chunks}"));
         match caller.answer() {
             Ok(answer) => {
@@ -362,13 +296,8 @@ fn chunks_that_break_their_grammar_abort_the_upload() {
         }
         drop(caller);
         if !registry.is_untouched() {
-            eventually("the aborted upload", || {
-                (!registry.endings().is_empty()).then_some(())
-            });
-            assert!(
-                registry.requests().iter().all(|seen| !seen.complete),
-                "{what}"
-            );
+            eventually("the aborted upload", || (!registry.endings().is_empty()).then_some(()));
+            assert!(registry.requests().iter().all(|seen| !seen.complete), "{what}");
             assert!(!registry.raw(0).ends_with(b"0\r\n\r\n"), "{what}");
         }
     }
@@ -378,11 +307,7 @@ fn chunks_that_break_their_grammar_abort_the_upload() {
 fn trailers_and_chunk_extensions_never_reach_the_registry() {
     let registry = FakeRegistry::answering(|_| answer(202, "", b""));
     let proxy = Proxy::in_front_of(&registry);
-    let head = request(
-        "PATCH",
-        &format!("{UPLOADS}1"),
-        "Transfer-Encoding: chunked\r\n",
-    );
+    let head = request("PATCH", &format!("{UPLOADS}1"), "Transfer-Encoding: chunked\r\n");
     let chunks =
         "5;name=value\r\nhello\r\n0\r\nAuthorization: Basic eA==\r\nContent-Length: 9\r\n\r\n";
     let mut caller = proxy.caller();
@@ -394,10 +319,7 @@ fn trailers_and_chunk_extensions_never_reach_the_registry() {
         assert_eq!(answer.status, 400, "{answer}");
     }
     let raw = String::from_utf8_lossy(&registry.raw(0)).to_lowercase();
-    assert!(
-        !raw.contains("name=value") && !raw.contains("basic ea=="),
-        "{raw}"
-    );
+    assert!(!raw.contains("name=value") && !raw.contains("basic ea=="), "{raw}");
 }
 
 #[test]
@@ -450,19 +372,13 @@ fn an_absolute_target_never_serves_the_connector_of_another_host() {
     let proxy = Proxy::start(&manifests, &[]);
     let target = "http://c-other.ci.svc/v2/team/app/manifests/v1";
     let answer = proxy.get_at(HOST, target);
-    assert!(
-        mine.is_untouched(),
-        "the Host never wins over an absolute target"
-    );
+    assert!(mine.is_untouched(), "the Host never wins over an absolute target");
     if answer.status == 200 {
         assert_eq!(other.only_request().target, "/v2/team/app/manifests/v1");
     } else {
         assert_eq!(answer.status, 400, "{answer}");
     }
-    for target in [
-        "http://c-other.ci.svc@evil/v2/a/manifests/v1",
-        "http:///v2/a/manifests/v1",
-    ] {
+    for target in ["http://c-other.ci.svc@evil/v2/a/manifests/v1", "http:///v2/a/manifests/v1"] {
         assert_eq!(proxy.get_at(HOST, target).status, 400, "{target}");
     }
 }
@@ -472,21 +388,12 @@ fn an_absolute_target_never_serves_the_connector_of_another_host() {
 #[test]
 fn fields_with_an_underscore_never_reach_the_registry() {
     let table = Table::new();
-    for name in [
-        "Content_Length: 4",
-        "X_Forwarded_For: 1",
-        "Transfer_Encoding: chunked",
-    ] {
-        let answer = table
-            .proxy
-            .ask(&request("GET", MANIFEST, &format!("{name}\r\n")));
+    for name in ["Content_Length: 4", "X_Forwarded_For: 1", "Transfer_Encoding: chunked"] {
+        let answer = table.proxy.ask(&request("GET", MANIFEST, &format!("{name}\r\n")));
         assert!([200, 400].contains(&answer.status), "{name}: {answer}");
     }
     let seen = table.registry.requests();
-    assert!(
-        seen.iter()
-            .all(|seen| seen.fields.iter().all(|(name, _)| !name.contains('_')))
-    );
+    assert!(seen.iter().all(|seen| seen.fields.iter().all(|(name, _)| !name.contains('_'))));
 }
 
 // B17
@@ -501,25 +408,14 @@ fn a_request_hidden_in_a_body_is_authorised_on_its_own() {
     caller.send(format!("{outer}{{}}{hidden}"));
     assert_eq!(caller.answer().expect("an answer").status, 200);
     let second = caller.answer().expect("an answer");
-    assert_eq!(
-        (second.status, second.code().as_str()),
-        (401, "UNAUTHORIZED")
-    );
+    assert_eq!((second.status, second.code().as_str()), (401, "UNAUTHORIZED"));
     assert_eq!(registry.arrivals().len(), 1);
 
-    let wrapped = request(
-        "PUT",
-        MANIFEST,
-        &format!("Content-Length: {}\r\n", hidden.len()),
-    );
+    let wrapped = request("PUT", MANIFEST, &format!("Content-Length: {}\r\n", hidden.len()));
     let mut caller = proxy.caller();
     caller.send(format!("{wrapped}{hidden}"));
     assert_eq!(caller.answer().expect("an answer").status, 200);
-    assert_eq!(
-        registry.requests()[1].body,
-        hidden.as_bytes(),
-        "it was a body and stays one"
-    );
+    assert_eq!(registry.requests()[1].body, hidden.as_bytes(), "it was a body and stays one");
 }
 
 // B18
@@ -528,14 +424,8 @@ fn a_request_hidden_in_a_body_is_authorised_on_its_own() {
 fn heads_and_targets_beyond_their_bounds_are_told_so() {
     let table = Table::new();
     let long = format!("X: {}\r\n", "y".repeat(70_000));
-    table.refuses_and_closes(
-        "70 KiB in one field",
-        request("GET", MANIFEST, &long),
-        &[431],
-    );
-    let many: String = (0..200)
-        .map(|number| format!("X-{number}: y\r\n"))
-        .collect();
+    table.refuses_and_closes("70 KiB in one field", request("GET", MANIFEST, &long), &[431]);
+    let many: String = (0..200).map(|number| format!("X-{number}: y\r\n")).collect();
     table.refuses_and_closes("200 fields", request("GET", MANIFEST, &many), &[431]);
     let endless = format!("GET {MANIFEST} HTTP/1.1\r\n{}", "X: y\r\n".repeat(20_000));
     table.refuses_and_closes("a head without an end", endless, &[431]);
@@ -550,10 +440,7 @@ fn sixteen_kilobytes_of_ordinary_fields_pass() {
     let table = Table::new();
     let accept = "Accept: application/vnd.oci.image.manifest.v1+json\r\n".repeat(60);
     let fields = format!("{accept}X-Long: {}\r\n", "z".repeat(13_000));
-    assert_eq!(
-        table.proxy.ask(&request("GET", MANIFEST, &fields)).status,
-        200
-    );
+    assert_eq!(table.proxy.ask(&request("GET", MANIFEST, &fields)).status, 200);
 }
 
 #[test]
@@ -571,11 +458,7 @@ fn a_head_that_drips_is_given_up_and_an_idle_connection_too() {
     assert_eq!(dripping.end(), Broken::Ended);
 
     let mut silent = proxy.caller();
-    assert_eq!(
-        silent.end(),
-        Broken::Ended,
-        "without an answer to a question nobody asked"
-    );
+    assert_eq!(silent.end(), Broken::Ended, "without an answer to a question nobody asked");
     let mut kept = proxy.caller();
     assert_eq!(kept.ask(&get("/v2/")).status, 200);
     assert_eq!(kept.end(), Broken::Ended);
@@ -598,22 +481,10 @@ fn a_head_may_arrive_byte_by_byte() {
 fn an_upgrade_is_ignored_and_the_http_2_preface_refused() {
     let table = Table::new();
     let fields = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n";
-    assert_eq!(
-        table.proxy.ask(&request("GET", MANIFEST, fields)).status,
-        200
-    );
+    assert_eq!(table.proxy.ask(&request("GET", MANIFEST, fields)).status, 200);
     let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n";
-    assert_eq!(
-        table.proxy.ask(&request("GET", MANIFEST, websocket)).status,
-        200
-    );
-    assert!(
-        table
-            .registry
-            .requests()
-            .iter()
-            .all(|seen| !seen.has("upgrade"))
-    );
+    assert_eq!(table.proxy.ask(&request("GET", MANIFEST, websocket)).status, 200);
+    assert!(table.registry.requests().iter().all(|seen| !seen.has("upgrade")));
 
     let table = Table::new();
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -629,20 +500,14 @@ fn a_tls_hello_on_the_plain_port_is_closed_at_once() {
     let ended = caller.end();
     // Go's clients fall back to http when they read HTTP, and when the connection just ends.
     assert_ne!(ended, Broken::Silent);
-    assert!(
-        started.elapsed().as_millis() < 1500,
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed().as_millis() < 1500, "{:?}", started.elapsed());
 }
 
 #[test]
 fn methods_that_the_distribution_api_does_not_have_never_pass() {
     let table = Table::new();
     let long = "A".repeat(1024);
-    for method in [
-        "TRACE", "CONNECT", "OPTIONS", "PROPFIND", "get", "Get", "PRI", &long, "G@T",
-    ] {
+    for method in ["TRACE", "CONNECT", "OPTIONS", "PROPFIND", "get", "Get", "PRI", &long, "G@T"] {
         table.refuses(method, request(method, MANIFEST, ""), &[400, 405, 501]);
     }
     let blob = format!("{PREFIX}/team/app/blobs/{}", digest_of(b"x"));
@@ -684,13 +549,7 @@ fn a_body_where_none_belongs_is_refused_and_ends_the_connection() {
 #[test]
 fn an_empty_length_on_a_get_is_harmless() {
     let table = Table::new();
-    assert_eq!(
-        table
-            .proxy
-            .ask(&request("GET", MANIFEST, "Content-Length: 0\r\n"))
-            .status,
-        200
-    );
+    assert_eq!(table.proxy.ask(&request("GET", MANIFEST, "Content-Length: 0\r\n")).status, 200);
 }
 
 // B19, B32, B35
@@ -752,29 +611,19 @@ fn a_mount_from_anywhere_but_this_connector_loses_both_its_parameters() {
         "",
     ];
     for from in from {
-        for query in [
-            format!("mount={digest}&from={from}"),
-            format!("from={from}&mount={digest}"),
-        ] {
+        for query in [format!("mount={digest}&from={from}"), format!("from={from}&mount={digest}")]
+        {
             let before = table.registry.requests().len();
             let target = format!("{UPLOADS}?{query}");
-            let answer = table
-                .proxy
-                .ask(&request("POST", &target, "Content-Length: 0\r\n"));
+            let answer = table.proxy.ask(&request("POST", &target, "Content-Length: 0\r\n"));
             if answer.status == 400 {
                 assert_eq!(table.registry.requests().len(), before, "{query}");
                 continue;
             }
             assert_eq!(answer.status, 200, "{query}: {answer}");
             let seen = &table.registry.requests()[before].target;
-            assert!(
-                seen.starts_with("/v2/team/app/blobs/uploads/"),
-                "{query}: {seen}"
-            );
-            assert!(
-                !seen.contains("from") && !seen.contains("mount"),
-                "{query}: {seen}"
-            );
+            assert!(seen.starts_with("/v2/team/app/blobs/uploads/"), "{query}: {seen}");
+            assert!(!seen.contains("from") && !seen.contains("mount"), "{query}: {seen}");
         }
     }
 }
@@ -819,19 +668,11 @@ fn a_query_with_a_parameter_twice_or_in_disguise_is_refused() {
         "x=%00".to_owned(),
     ];
     for query in &rows {
-        let text = request(
-            "POST",
-            &format!("{UPLOADS}?{query}"),
-            "Content-Length: 0\r\n",
-        );
+        let text = request("POST", &format!("{UPLOADS}?{query}"), "Content-Length: 0\r\n");
         table.refuses(query, text, &[400]);
     }
     let long = format!("{UPLOADS}?x={}", "y".repeat(16_000));
-    table.refuses(
-        "16 KiB",
-        request("POST", &long, "Content-Length: 0\r\n"),
-        &[400, 414],
-    );
+    table.refuses("16 KiB", request("POST", &long, "Content-Length: 0\r\n"), &[400, 414]);
 }
 
 // B29, B30
@@ -845,10 +686,7 @@ fn an_upload_of_one_connector_is_not_continued_under_another() {
     let target = "/v2/namespaces/ci/connectors/other/team/app/blobs/uploads/1?_state=of-harbor";
     proxy.ask(&upload("PATCH", target, "hello"));
     assert!(mine.is_untouched(), "what the path names is what is asked");
-    assert_eq!(
-        other.only_request().target,
-        "/v2/team/app/blobs/uploads/1?_state=of-harbor"
-    );
+    assert_eq!(other.only_request().target, "/v2/team/app/blobs/uploads/1?_state=of-harbor");
 }
 
 #[test]
@@ -859,30 +697,16 @@ fn a_manifest_beyond_its_bound_is_refused_before_it_is_read() {
     let mut caller = proxy.caller();
     caller.send(request("PUT", MANIFEST, "Content-Length: 1001\r\n"));
     let answer = caller.answer().expect("an answer");
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (413, "MANIFEST_INVALID")
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (413, "MANIFEST_INVALID"));
     assert!(registry.is_untouched());
-    assert_eq!(
-        proxy
-            .ask(&upload("PUT", MANIFEST, &"x".repeat(1000)))
-            .status,
-        200
-    );
+    assert_eq!(proxy.ask(&upload("PUT", MANIFEST, &"x".repeat(1000))).status, 200);
 
     let mut caller = proxy.caller();
     let head = request("PUT", MANIFEST, "Transfer-Encoding: chunked\r\n");
     caller.send_if_taken(format!("{head}3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001)));
     let answer = caller.answer().expect("an answer");
     assert_eq!(answer.status, 413, "{answer}");
-    assert!(
-        registry
-            .requests()
-            .iter()
-            .skip(1)
-            .all(|seen| !seen.complete)
-    );
+    assert!(registry.requests().iter().skip(1).all(|seen| !seen.complete));
 }
 
 // Bounds on callers themselves
@@ -901,11 +725,7 @@ fn connections_beyond_the_bound_wait_and_are_then_served() {
         .collect();
     let mut fifth = proxy.caller();
     fifth.send(get(MANIFEST));
-    assert_eq!(
-        held[0].ask(&get(MANIFEST)).status,
-        200,
-        "who is in is served"
-    );
+    assert_eq!(held[0].ask(&get(MANIFEST)).status, 200, "who is in is served");
     held.remove(0);
     match fifth.answer() {
         Ok(answer) => assert!([200, 503].contains(&answer.status), "{answer}"),
@@ -921,12 +741,8 @@ fn garbage_of_any_kind_is_answered_or_closed_and_never_passed() {
         let mut bytes = crate::support::noise(seed + 1, length);
         match seed % 4 {
             0 => {}
-            1 => bytes
-                .iter_mut()
-                .for_each(|byte| *byte = 0x20 + *byte % 0x5f),
-            2 => bytes
-                .splice(0..0, get(MANIFEST).into_bytes().into_iter().take(60))
-                .for_each(drop),
+            1 => bytes.iter_mut().for_each(|byte| *byte = 0x20 + *byte % 0x5f),
+            2 => bytes.splice(0..0, get(MANIFEST).into_bytes().into_iter().take(60)).for_each(drop),
             _ => {
                 let mut good = get(MANIFEST).into_bytes();
                 let place = seed as usize * 7 % good.len();
@@ -942,9 +758,5 @@ fn garbage_of_any_kind_is_answered_or_closed_and_never_passed() {
             Err(broken) => assert_ne!(broken, Broken::Silent, "{seed}"),
         }
     }
-    assert_eq!(
-        table.proxy.get(MANIFEST).status,
-        200,
-        "and the proxy is as well as before"
-    );
+    assert_eq!(table.proxy.get(MANIFEST).status, 200, "and the proxy is as well as before");
 }

@@ -13,28 +13,13 @@ use crate::support::{FakeRegistry, Manifests, PREFIX, Proxy, answer};
 #[test]
 fn nothing_slips_out_of_a_proxy_that_logs_everything() {
     let registry = FakeRegistry::answering(|seen| {
-        let status = seen
-            .target
-            .rsplit('/')
-            .next()
-            .and_then(|tag| tag.parse().ok());
-        answer(
-            status.unwrap_or(202),
-            "WWW-Authenticate: Basic realm=\"x\"\r\n",
-            b"no",
-        )
+        let status = seen.target.rsplit('/').next().and_then(|tag| tag.parse().ok());
+        answer(status.unwrap_or(202), "WWW-Authenticate: Basic realm=\"x\"\r\n", b"no")
     });
-    let proxy = Proxy::start(
-        &Manifests::for_registry(&registry.url()),
-        &["--log", "trace"],
-    );
+    let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &["--log", "trace"]);
     for status in [200, 400, 401, 403, 404, 500, 502, 503] {
         proxy.get(&format!("{PREFIX}/team/app/manifests/{status}"));
-        proxy.ask(&upload(
-            "PUT",
-            &format!("{PREFIX}/team/app/manifests/{status}"),
-            "{}",
-        ));
+        proxy.ask(&upload("PUT", &format!("{PREFIX}/team/app/manifests/{status}"), "{}"));
     }
     proxy.get("/v2/");
     proxy.get("/v2/nothing/../at/all");
@@ -81,10 +66,8 @@ fn a_broken_secret_is_complained_about_without_being_quoted() {
 #[test]
 fn a_password_written_into_an_address_is_not_repeated() {
     let address = format!("http://robot:{}@127.0.0.1:1", "canary-K7x/pw+Q9=zz?%3;b");
-    let manifests = Manifests::for_registry("http://127.0.0.1:1").with(
-        "connector.yaml",
-        &connector("ci", "harbor", &format!("\"{address}\""), ""),
-    );
+    let manifests = Manifests::for_registry("http://127.0.0.1:1")
+        .with("connector.yaml", &connector("ci", "harbor", &format!("\"{address}\""), ""));
     let proxy = Proxy::start(&manifests, &[]);
     proxy.logged(&["connector.yaml"]);
     proxy.get(&format!("{PREFIX}/team/app/manifests/v1"));
@@ -94,10 +77,7 @@ fn a_password_written_into_an_address_is_not_repeated() {
 fn the_process_shows_no_secret_in_its_arguments_or_environment() {
     let registry = FakeRegistry::obliging();
     let proxy = Proxy::in_front_of(&registry);
-    assert_eq!(
-        proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status,
-        200
-    );
+    assert_eq!(proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status, 200);
     for file in ["cmdline", "environ"] {
         let text = fs::read(format!("/proc/{}/{file}", proxy.pid())).expect("our own process");
         assert_eq!(find(&everything(), &text), None, "{file}");

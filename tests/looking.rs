@@ -9,12 +9,7 @@ use crate::support::{
 
 /// The fields of each access line so far. Lines are JSON or `key=value` text.
 fn access_lines(proxy: &Proxy) -> Vec<BTreeMap<String, String>> {
-    proxy
-        .log()
-        .lines()
-        .filter(|line| line.contains("access"))
-        .map(fields_of)
-        .collect()
+    proxy.log().lines().filter(|line| line.contains("access")).map(fields_of).collect()
 }
 
 fn fields_of(line: &str) -> BTreeMap<String, String> {
@@ -22,9 +17,7 @@ fn fields_of(line: &str) -> BTreeMap<String, String> {
     if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(line) {
         let inner = object.get("fields").and_then(|fields| fields.as_object());
         for (key, value) in inner.unwrap_or(&object) {
-            let text = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             fields.insert(key.clone(), text);
         }
         return fields;
@@ -51,11 +44,7 @@ fn only_line(proxy: &Proxy) -> BTreeMap<String, String> {
 #[track_caller]
 fn assert_fields(line: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
     for (key, value) in expected {
-        assert_eq!(
-            line.get(*key).map(String::as_str),
-            Some(*value),
-            "{key} in {line:?}"
-        );
+        assert_eq!(line.get(*key).map(String::as_str), Some(*value), "{key} in {line:?}");
     }
 }
 
@@ -87,11 +76,7 @@ fn a_push_counts_its_bytes_up() {
     let registry = FakeRegistry::answering(|_| answer(201, "", b""));
     let proxy = Proxy::in_front_of(&registry);
     let digest = digest_of(b"hello");
-    proxy.ask(&upload(
-        "PUT",
-        &format!("{PREFIX}/team/app/manifests/{digest}"),
-        "hello",
-    ));
+    proxy.ask(&upload("PUT", &format!("{PREFIX}/team/app/manifests/{digest}"), "hello"));
     let line = only_line(&proxy);
     assert_fields(
         &line,
@@ -130,42 +115,23 @@ fn a_registry_that_is_away_is_named_as_the_one_to_act() {
     let registry = FakeRegistry::obliging();
     let manifests = Manifests::for_registry("http://127.0.0.1:1");
     let proxy = Proxy::start(&manifests, &[]);
-    assert_eq!(
-        proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status,
-        503
-    );
-    assert_fields(
-        &only_line(&proxy),
-        &[("end", "registry/connect"), ("status", "503")],
-    );
+    assert_eq!(proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status, 503);
+    assert_fields(&only_line(&proxy), &[("end", "registry/connect"), ("status", "503")]);
     assert!(registry.is_untouched());
 }
 
 #[test]
 fn a_query_is_never_logged() {
     let registry = FakeRegistry::answering(|_| {
-        answer(
-            202,
-            "Location: /v2/team/app/blobs/uploads/1?_state=signed-answer\r\n",
-            b"",
-        )
+        answer(202, "Location: /v2/team/app/blobs/uploads/1?_state=signed-answer\r\n", b"")
     });
     let proxy = Proxy::in_front_of(&registry);
     let target = format!("{PREFIX}/team/app/blobs/uploads/1?_state=signed-request");
     proxy.ask(&upload("PATCH", &target, "hello"));
     proxy.get_at(HOST, "/v2/team/app/tags/list?last=signed-query");
-    proxy.get(&format!(
-        "{PREFIX}/team/app/blobs/nonsense?X-Amz-Signature=signed-refused"
-    ));
-    eventually("three lines", || {
-        (access_lines(&proxy).len() == 3).then_some(())
-    });
-    for word in [
-        "signed-request",
-        "signed-answer",
-        "signed-query",
-        "signed-refused",
-    ] {
+    proxy.get(&format!("{PREFIX}/team/app/blobs/nonsense?X-Amz-Signature=signed-refused"));
+    eventually("three lines", || (access_lines(&proxy).len() == 3).then_some(()));
+    for word in ["signed-request", "signed-answer", "signed-query", "signed-refused"] {
         assert!(!proxy.log().contains(word), "{word}");
     }
 }
@@ -180,9 +146,7 @@ fn input_cannot_write_lines_of_its_own_into_the_log() {
     caller.send(request("GET", &target, agent));
     let _ = caller.answer();
     proxy.get("/v2/%0aend=x/%1b[31m");
-    eventually("two lines", || {
-        (access_lines(&proxy).len() == 2).then_some(())
-    });
+    eventually("two lines", || (access_lines(&proxy).len() == 2).then_some(()));
     assert!(!proxy.log().contains('\u{1b}'), "no terminal codes");
 }
 
@@ -194,10 +158,7 @@ fn health_and_readiness_are_told_apart() {
     assert_eq!(proxy.admin("/readyz").status, 200);
     assert_eq!(proxy.admin("/nothing").status, 404);
     let answer = proxy.get("/metrics");
-    assert_ne!(
-        answer.status, 200,
-        "the callers' address has no metrics: {answer}"
-    );
+    assert_ne!(answer.status, 200, "the callers' address has no metrics: {answer}");
 }
 
 #[test]
@@ -239,9 +200,7 @@ fn exchanges_in_flight_return_to_zero() {
         proxy.get(&format!("{PREFIX}/team/app/manifests/v1"));
         proxy.get("/v2/nothing");
     }
-    eventually("nothing in flight", || {
-        (in_flight(&proxy) == 0.0).then_some(())
-    });
+    eventually("nothing in flight", || (in_flight(&proxy) == 0.0).then_some(()));
 }
 
 /// Exchanges under way, over all cores.

@@ -38,11 +38,7 @@ fn every_spelling_of_the_host_form_names_the_connector() {
         let seen = registry.requests().pop().expect("a request");
         assert_eq!(registry.requests().len(), place + 1, "{host}");
         assert_eq!(seen.target, "/v2/team/app/manifests/v1", "{host}");
-        assert_eq!(
-            seen.field("host"),
-            Some(registry.authority().as_str()),
-            "{host}"
-        );
+        assert_eq!(seen.field("host"), Some(registry.authority().as_str()), "{host}");
     }
 }
 
@@ -52,10 +48,7 @@ fn the_cluster_domain_is_a_flag() {
     let manifests = Manifests::for_registry(&registry.url());
     let proxy = Proxy::start(&manifests, &["--cluster-domain", "corp.example"]);
     let target = "/v2/team/app/manifests/v1";
-    assert_eq!(
-        proxy.get_at("c-harbor.ci.svc.corp.example", target).status,
-        200
-    );
+    assert_eq!(proxy.get_at("c-harbor.ci.svc.corp.example", target).status, 200);
     assert_eq!(proxy.get_at(HOST, target).code(), "NAME_INVALID");
 }
 
@@ -79,34 +72,17 @@ fn a_project_called_namespaces_is_reached_through_the_prefixed_form() {
     let proxy = Proxy::in_front_of(&registry);
     let target = format!("{PREFIX}/namespaces/app/manifests/v1");
     assert_eq!(proxy.get(&target).status, 200);
-    assert_eq!(
-        registry.only_request().target,
-        "/v2/namespaces/app/manifests/v1"
-    );
+    assert_eq!(registry.only_request().target, "/v2/namespaces/app/manifests/v1");
 }
 
 #[test]
 fn a_host_that_names_no_connector_is_told_how_to_name_one() {
     let registry = FakeRegistry::obliging();
     let proxy = Proxy::in_front_of(&registry);
-    for host in [
-        "proxy",
-        "127.0.0.1:5000",
-        "c-.ci",
-        "harbor.ci.svc",
-        "c-harbor",
-        "[::1]:80",
-    ] {
+    for host in ["proxy", "127.0.0.1:5000", "c-.ci", "harbor.ci.svc", "c-harbor", "[::1]:80"] {
         let answer = proxy.get_at(host, "/v2/team/app/manifests/v1");
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (400, "NAME_INVALID"),
-            "{host}"
-        );
-        assert!(
-            answer.text().contains("/v2/namespaces/"),
-            "{host}: {answer}"
-        );
+        assert_eq!((answer.status, answer.code().as_str()), (400, "NAME_INVALID"), "{host}");
+        assert!(answer.text().contains("/v2/namespaces/"), "{host}: {answer}");
     }
     assert!(registry.is_untouched());
 }
@@ -121,18 +97,11 @@ fn the_bare_ping_is_answered_here_for_every_token_that_is_good() {
             let answer = proxy.ask(&format!(
                 "GET /v2/ HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n\r\n"
             ));
-            assert_eq!(
-                (answer.status, answer.text().as_str()),
-                (200, "{}"),
-                "{host}"
-            );
+            assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{host}");
             let version = answer.field("docker-distribution-api-version");
             assert_eq!(version, Some("registry/2.0"));
             assert!(
-                answer
-                    .field("content-type")
-                    .unwrap_or_default()
-                    .starts_with("application/json")
+                answer.field("content-type").unwrap_or_default().starts_with("application/json")
             );
         }
     }
@@ -144,37 +113,18 @@ fn the_bare_ping_without_a_token_asks_for_basic() {
     let registry = FakeRegistry::obliging();
     let proxy = Proxy::in_front_of(&registry);
     let answer = proxy.ask("GET /v2/ HTTP/1.1\r\nHost: proxy\r\n\r\n");
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (401, "UNAUTHORIZED")
-    );
-    assert_eq!(
-        answer.field("www-authenticate"),
-        Some("Basic realm=\"connectors\"")
-    );
-    assert_eq!(
-        answer.field("docker-distribution-api-version"),
-        Some("registry/2.0")
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (401, "UNAUTHORIZED"));
+    assert_eq!(answer.field("www-authenticate"), Some("Basic realm=\"connectors\""));
+    assert_eq!(answer.field("docker-distribution-api-version"), Some("registry/2.0"));
 }
 
 #[test]
 fn basic_with_any_user_and_bearer_are_both_a_token() {
     let registry = FakeRegistry::obliging();
     let proxy = Proxy::in_front_of(&registry);
-    let user = |user: &str| {
-        format!(
-            "Basic {}",
-            crate::support::base64(format!("{user}:{TOKEN}"))
-        )
-    };
-    let spellings = [
-        user("pod"),
-        user(""),
-        user("a/b"),
-        format!("Bearer {TOKEN}"),
-        format!("bearer {TOKEN}"),
-    ];
+    let user = |user: &str| format!("Basic {}", crate::support::base64(format!("{user}:{TOKEN}")));
+    let spellings =
+        [user("pod"), user(""), user("a/b"), format!("Bearer {TOKEN}"), format!("bearer {TOKEN}")];
     for authorization in spellings {
         let answer = proxy.ask(&format!(
             "GET {PREFIX}/team/app/manifests/v1 HTTP/1.1\r\nHost: proxy\r\n\
@@ -191,10 +141,7 @@ fn harbors_api_is_reached_in_both_forms() {
     let proxy = Proxy::in_front_of(&registry);
     let path = "/namespaces/ci/connectors/harbor/api/v2.0/projects?page_size=5";
     assert_eq!(proxy.get(path).status, 200);
-    assert_eq!(
-        proxy.get_at(HOST, "/api/v2.0/projects?page_size=5").status,
-        200
-    );
+    assert_eq!(proxy.get_at(HOST, "/api/v2.0/projects?page_size=5").status, 200);
     let arrivals = registry.arrivals();
     assert_eq!(arrivals, ["GET /api/v2.0/projects?page_size=5"; 2]);
     assert!(registry.requests().iter().all(|seen| seen.is_the_robots()));
@@ -205,14 +152,8 @@ fn an_address_with_a_path_goes_before_the_request() {
     let registry = FakeRegistry::obliging();
     let manifests = Manifests::for_registry(&format!("{}/base/", registry.url()));
     let proxy = Proxy::start(&manifests, &[]);
-    assert_eq!(
-        proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status,
-        200
-    );
-    assert_eq!(
-        registry.only_request().target,
-        "/base/v2/team/app/manifests/v1"
-    );
+    assert_eq!(proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status, 200);
+    assert_eq!(registry.only_request().target, "/base/v2/team/app/manifests/v1");
 }
 
 #[test]
@@ -229,9 +170,5 @@ fn requests_on_one_connection_are_answered_in_order_even_when_they_come_at_once(
         let answer = caller.answer().expect("an answer");
         assert_eq!(answer.text(), format!("/v2/team/app/manifests/v{number}"));
     }
-    assert_eq!(
-        registry.connections(),
-        1,
-        "and on one connection to the registry"
-    );
+    assert_eq!(registry.connections(), 1, "and on one connection to the registry");
 }

@@ -21,28 +21,16 @@ fn a_pod_pulls_with_its_own_token_and_the_registry_sees_the_robot() {
 
     let reply = proxy.get(&format!("{PREFIX}/team/app/manifests/v1"));
 
-    assert_eq!(
-        (reply.status, reply.body.as_slice()),
-        (200, manifest.as_slice())
-    );
+    assert_eq!((reply.status, reply.body.as_slice()), (200, manifest.as_slice()));
     assert_eq!(reply.field("docker-content-digest"), Some(digest.as_str()));
-    assert_eq!(
-        reply.field("content-length"),
-        Some("19"),
-        "a length stays a length"
-    );
+    assert_eq!(reply.field("content-length"), Some("19"), "a length stays a length");
     assert!(registry.only_request().is_the_robots());
 }
 
 #[test]
 fn bodies_of_every_size_and_framing_arrive_byte_for_byte() {
     let registry = FakeRegistry::answering(|seen| {
-        let size = seen
-            .target
-            .rsplit('/')
-            .next()
-            .and_then(|tag| tag.parse().ok())
-            .unwrap_or(0);
+        let size = seen.target.rsplit('/').next().and_then(|tag| tag.parse().ok()).unwrap_or(0);
         let body = noise(size as u64, size);
         if seen.target.contains("/chunked/") {
             let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
@@ -58,21 +46,13 @@ fn bodies_of_every_size_and_framing_arrive_byte_for_byte() {
     });
     let proxy = Proxy::in_front_of(&registry);
     let mut caller = proxy.caller();
-    for size in [
-        0, 1, 4095, 16_384, 65_535, 65_536, 65_537, 300_000, 3_000_001,
-    ] {
+    for size in [0, 1, 4095, 16_384, 65_535, 65_536, 65_537, 300_000, 3_000_001] {
         for framing in ["sized", "chunked"] {
             let target = format!("{PREFIX}/team/{framing}/manifests/{size}");
             let reply = caller.ask(&request("GET", &target, ""));
             assert!(reply.body == noise(size as u64, size), "{framing} {size}");
-            let length = reply
-                .field("content-length")
-                .and_then(|length| length.parse().ok());
-            assert_eq!(
-                length,
-                (framing == "sized").then_some(size),
-                "{framing} {size}"
-            );
+            let length = reply.field("content-length").and_then(|length| length.parse().ok());
+            assert_eq!(length, (framing == "sized").then_some(size), "{framing} {size}");
         }
     }
     assert_eq!(registry.connections(), 1, "one connection served them all");
@@ -89,10 +69,7 @@ fn a_head_request_keeps_the_length_and_has_no_body() {
     let blob = format!("{PREFIX}/team/app/blobs/{}", digest_of(b"x"));
     for _ in 0..2 {
         let reply = caller.ask(&request("HEAD", &blob, ""));
-        assert_eq!(
-            (reply.status, reply.field("content-length")),
-            (200, Some("1073741824"))
-        );
+        assert_eq!((reply.status, reply.field("content-length")), (200, Some("1073741824")));
     }
     assert_eq!(registry.connections(), 1);
 }
@@ -101,21 +78,14 @@ fn a_head_request_keeps_the_length_and_has_no_body() {
 fn ranges_and_conditions_pass_in_both_directions() {
     let registry = FakeRegistry::answering(|seen| match seen.field("if-none-match") {
         Some(_) => b"HTTP/1.1 304 Not Modified\r\nEtag: \"e\"\r\n\r\n".to_vec(),
-        None => answer(
-            206,
-            "Content-Range: bytes 3-5/10\r\nAccept-Ranges: bytes\r\n",
-            b"345",
-        ),
+        None => answer(206, "Content-Range: bytes 3-5/10\r\nAccept-Ranges: bytes\r\n", b"345"),
     });
     let proxy = Proxy::in_front_of(&registry);
     let blob = format!("{PREFIX}/team/app/blobs/{}", digest_of(b"x"));
     let mut caller = proxy.caller();
 
     let reply = caller.ask(&request("GET", &blob, "Range: bytes=3-5\r\n"));
-    assert_eq!(
-        (reply.status, reply.field("content-range")),
-        (206, Some("bytes 3-5/10"))
-    );
+    assert_eq!((reply.status, reply.field("content-range")), (206, Some("bytes 3-5/10")));
     let reply = caller.ask(&request("GET", &blob, "If-None-Match: \"e\"\r\n"));
     assert_eq!((reply.status, reply.field("etag")), (304, Some("\"e\"")));
 
@@ -154,16 +124,10 @@ fn a_refused_range_whose_body_is_shorter_than_its_length_ends_the_connection_at_
             assert!([416, 502].contains(&head.status), "{head}");
             if head.status == 416 {
                 let (broken, _) = caller.body("GET", &head).expect_err("it cannot be whole");
-                assert!(
-                    matches!(broken, Broken::Ended | Broken::Reset),
-                    "{broken:?}"
-                );
+                assert!(matches!(broken, Broken::Ended | Broken::Reset), "{broken:?}");
             }
         }
-        Err(broken) => assert!(
-            matches!(broken, Broken::Ended | Broken::Reset),
-            "{broken:?}"
-        ),
+        Err(broken) => assert!(matches!(broken, Broken::Ended | Broken::Reset), "{broken:?}"),
     }
     assert!(started.elapsed().as_secs() < 5);
 }
@@ -181,10 +145,7 @@ fn an_unsatisfiable_range_at_docker_registry_does_not_hang_the_caller() {
     let mut caller = proxy.caller();
     let target = format!("{PREFIX}/team/app/blobs/{digest}");
     let reply = caller.ask(&request("GET", &target, "Range: bytes=99990-99999\r\n"));
-    assert_eq!(
-        (reply.status, reply.body.as_slice()),
-        (206, &blob[99_990..])
-    );
+    assert_eq!((reply.status, reply.body.as_slice()), (206, &blob[99_990..]));
 
     caller.send(request("GET", &target, "Range: bytes=200000-\r\n"));
     let head = caller.head().expect("an answer");
@@ -202,10 +163,7 @@ fn a_connector_without_auth_sends_no_credential() {
     let text = crate::support::manifests::anonymous_connector("ci", "harbor", &registry.url());
     let manifests = Manifests::for_registry(&registry.url()).with("connector.yaml", &text);
     let proxy = Proxy::start(&manifests, &[]);
-    assert_eq!(
-        proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status,
-        200
-    );
+    assert_eq!(proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status, 200);
     assert!(!registry.only_request().has("authorization"));
 }
 
@@ -223,10 +181,7 @@ fn pull_with(job: &Job, client: &str, image: &str, layout: &Layout) {
             assert_eq!(digest_of(&manifest), layout.digest);
         }
         other => {
-            job.run(&format!(
-                "{other} pull --tls-verify=false {image}@{}",
-                layout.digest
-            ));
+            job.run(&format!("{other} pull --tls-verify=false {image}@{}", layout.digest));
         }
     }
 }

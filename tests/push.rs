@@ -14,11 +14,7 @@ use crate::support::{
 /// that has to resolve.
 pub(crate) fn forms(proxy: &Proxy) -> [(String, &'static str, Option<&'static str>); 2] {
     [
-        (
-            proxy.listen.to_string(),
-            "namespaces/ci/connectors/harbor/",
-            None,
-        ),
+        (proxy.listen.to_string(), "namespaces/ci/connectors/harbor/", None),
         (format!("{HOST}:{}", proxy.listen.port()), "", Some(HOST)),
     ]
 }
@@ -31,10 +27,8 @@ pub(crate) fn upload_blob(proxy: &Proxy, repository: &str, blob: &[u8]) -> Strin
     let opened = caller.ask(&request("POST", &start, "Content-Length: 0\r\n"));
     assert_eq!(opened.status, 202, "{opened}");
     let location = opened.field("location").expect("a location").to_owned();
-    let more = format!(
-        "Content-Type: application/octet-stream\r\nContent-Length: {}\r\n",
-        blob.len()
-    );
+    let more =
+        format!("Content-Type: application/octet-stream\r\nContent-Length: {}\r\n", blob.len());
     caller.send(request("PATCH", &location, &more));
     caller.send(blob);
     let sent = caller.answer().expect("an answer");
@@ -54,10 +48,7 @@ fn manifests_for(registry: &DockerRegistry) -> Manifests {
     }
     let more = "  caCertSecretRef: {name: harbor-ca}\n";
     manifests
-        .with(
-            "connector.yaml",
-            &connector("ci", "harbor", &registry.url(), more),
-        )
+        .with("connector.yaml", &connector("ci", "harbor", &registry.url(), more))
         .with("ca.yaml", &ca_secret("ci", "harbor-ca", registry.ca()))
 }
 
@@ -111,10 +102,7 @@ fn push_with_each_client(registry: &DockerRegistry, job: &Job, prefix: &str, num
              docker://{prefix}{repository}:v1",
             layout.source()
         ));
-        assert_eq!(
-            registry.digest(&repository, "v1").as_ref(),
-            Some(&layout.digest)
-        );
+        assert_eq!(registry.digest(&repository, "v1").as_ref(), Some(&layout.digest));
         for layer in &layout.layers {
             let bytes = registry.blob(layer).expect("the layer is stored");
             assert_eq!(digest_of(&bytes), *layer);
@@ -132,33 +120,21 @@ fn push_with_each_client(registry: &DockerRegistry, job: &Job, prefix: &str, num
              docker://{prefix}{repository}:v1"
         ));
         let pushed = std::fs::read_to_string(&digests).expect("a digest");
-        assert_eq!(
-            registry.digest(&repository, "v1"),
-            Some(pushed.trim().to_owned())
-        );
+        assert_eq!(registry.digest(&repository, "v1"), Some(pushed.trim().to_owned()));
 
         let repository = format!("{client}{number}/multi");
         let list = format!("{client}-list");
         job.run(&format!("{client} manifest create {list}"));
-        job.run(&format!(
-            "{client} manifest add --all {list} {}",
-            index.source()
-        ));
+        job.run(&format!("{client} manifest add --all {list} {}", index.source()));
         job.run(&format!(
             "{client} manifest push --all --tls-verify=false {list} \
              docker://{prefix}{repository}:v1"
         ));
-        let stored = registry
-            .digest(&repository, "v1")
-            .expect("the index is stored");
+        let stored = registry.digest(&repository, "v1").expect("the index is stored");
         let bytes = registry.blob(&stored).expect("its bytes");
         assert_eq!(digest_of(&bytes), stored);
         let stored: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
-        assert_eq!(
-            stored["manifests"].as_array().map(Vec::len),
-            Some(2),
-            "{stored}"
-        );
+        assert_eq!(stored["manifests"].as_array().map(Vec::len), Some(2), "{stored}");
         job.run(&format!("{client} rmi --all --force"));
     }
 }
@@ -191,24 +167,15 @@ fn big_layer(start: fn() -> DockerRegistry, form: usize) {
         "skopeo copy --preserve-digests --dest-tls-verify=false {} {image}",
         layout.source()
     ));
-    assert_eq!(
-        registry.digest("big/app", "v1").as_ref(),
-        Some(&layout.digest)
-    );
+    assert_eq!(registry.digest("big/app", "v1").as_ref(), Some(&layout.digest));
     std::fs::remove_dir_all(job.path("image")).expect("the layout is no longer needed");
     // skopeo compares each blob it reads with its digest.
     let place = job.path("pulled").display().to_string();
-    job.run(&format!(
-        "skopeo copy --src-tls-verify=false {image} dir:{place}"
-    ));
+    job.run(&format!("skopeo copy --src-tls-verify=false {image} dir:{place}"));
     let layer = layout.layers[0].trim_start_matches("sha256:").to_owned();
     let pulled = std::fs::metadata(format!("{place}/{layer}")).expect("the layer");
     assert!(pulled.len() > 1 << 30);
-    assert!(
-        proxy.memory_peak() < 128 << 20,
-        "{} bytes",
-        proxy.memory_peak()
-    );
+    assert!(proxy.memory_peak() < 128 << 20, "{} bytes", proxy.memory_peak());
 }
 
 #[test]
@@ -260,9 +227,8 @@ fn skopeo_mounts_between_repositories_of_one_connector() {
         assert_eq!(stored, Some(layout.digest));
         let log = registry.log();
         let mounted = log.lines().any(|line| {
-            line.contains(&format!(
-                "/v2/mount{number}/second/blobs/uploads/?from=mount{number}%2F"
-            )) && line.contains("http.response.status=201")
+            line.contains(&format!("/v2/mount{number}/second/blobs/uploads/?from=mount{number}%2F"))
+                && line.contains("http.response.status=201")
         });
         assert!(mounted, "the registry saw no mount");
     }
@@ -284,11 +250,7 @@ fn a_mount_from_another_connector_is_an_ordinary_upload() {
     // Both connectors lead to one registry, so that a mount that passed would succeed.
     let start = "/v2/namespaces/ci/connectors/second/team/other/blobs/uploads/";
     let query = format!("mount={digest}&from=namespaces/ci/connectors/harbor/team/app");
-    let answer = proxy.ask(&request(
-        "POST",
-        &format!("{start}?{query}"),
-        "Content-Length: 0\r\n",
-    ));
+    let answer = proxy.ask(&request("POST", &format!("{start}?{query}"), "Content-Length: 0\r\n"));
 
     assert_eq!(answer.status, 202, "{answer}");
     let location = answer.field("location").expect("a location");
@@ -318,11 +280,7 @@ fn a_mount_that_the_registry_refuses_becomes_an_ordinary_upload() {
 #[test]
 fn an_upload_with_chunks_stays_chunked_and_one_with_a_length_keeps_it() {
     let registry = FakeRegistry::answering(|_| {
-        answer(
-            202,
-            "Location: /v2/team/app/blobs/uploads/1?_state=a\r\nRange: 0-9\r\n",
-            b"",
-        )
+        answer(202, "Location: /v2/team/app/blobs/uploads/1?_state=a\r\nRange: 0-9\r\n", b"")
     });
     let proxy = Proxy::in_front_of(&registry);
     let target = format!("{PREFIX}/team/app/blobs/uploads/1?_state=a");
@@ -351,11 +309,7 @@ fn a_caller_that_waits_for_100_continue_gets_it_once_and_only_when_it_may_go_on(
     let registry = FakeRegistry::answering(|_| answer(201, "", b""));
     let proxy = Proxy::in_front_of(&registry);
     let target = format!("{PREFIX}/team/app/manifests/v1");
-    let head = request(
-        "PUT",
-        &target,
-        "Expect: 100-continue\r\nContent-Length: 5\r\n",
-    );
+    let head = request("PUT", &target, "Expect: 100-continue\r\nContent-Length: 5\r\n");
 
     let mut caller = proxy.caller();
     caller.send(&head);

@@ -27,19 +27,11 @@ fn a_new_connector_is_live_within_two_seconds_and_a_removed_one_is_gone() {
         secret("ci", "second", PASSWORD)
     );
     proxy.write("second.yaml", &text);
-    within(LIVE, "the new connector", || {
-        (proxy.get(target).status == 200).then_some(())
-    });
+    within(LIVE, "the new connector", || (proxy.get(target).status == 200).then_some(()));
 
     proxy.remove("second.yaml");
-    within(LIVE, "its end", || {
-        (proxy.get(target).status == 403).then_some(())
-    });
-    assert_eq!(
-        proxy.get(TARGET).status,
-        200,
-        "and the other one never noticed"
-    );
+    within(LIVE, "its end", || (proxy.get(target).status == 403).then_some(()));
+    assert_eq!(proxy.get(TARGET).status, 200, "and the other one never noticed");
 }
 
 #[test]
@@ -65,9 +57,7 @@ fn a_token_that_is_taken_away_is_no_longer_good() {
     let proxy = Proxy::in_front_of(&registry);
     assert_eq!(proxy.get(TARGET).status, 200);
     proxy.remove("callers.yaml");
-    within(LIVE, "the refusal", || {
-        (proxy.get(TARGET).status == 401).then_some(())
-    });
+    within(LIVE, "the refusal", || (proxy.get(TARGET).status == 401).then_some(()));
 }
 
 #[test]
@@ -76,22 +66,14 @@ fn a_new_password_is_used_within_two_seconds_and_no_old_connection_with_it() {
     let proxy = Proxy::in_front_of(&registry);
     assert_eq!(proxy.get(TARGET).status, 200);
 
-    proxy.write(
-        "secret.yaml",
-        &encoded_secret("ci", "harbor", NEXT_PASSWORD),
-    );
+    proxy.write("secret.yaml", &encoded_secret("ci", "harbor", NEXT_PASSWORD));
     let next = robots_authorization(NEXT_PASSWORD);
     let first = within(LIVE, "the new password", || {
         assert_eq!(proxy.get(TARGET).status, 200);
         let requests = registry.requests();
-        requests
-            .into_iter()
-            .find(|seen| seen.field("authorization") == Some(next.as_str()))
+        requests.into_iter().find(|seen| seen.field("authorization") == Some(next.as_str()))
     });
-    let before = registry
-        .requests()
-        .into_iter()
-        .filter(|seen| seen.is_the_robots());
+    let before = registry.requests().into_iter().filter(|seen| seen.is_the_robots());
     for old in before {
         assert_ne!(old.connection, first.connection, "one login per connection");
     }
@@ -114,11 +96,7 @@ fn a_connector_that_moves_takes_new_requests_along_and_lets_running_ones_finish(
     let new = FakeRegistry::obliging();
     let proxy = Proxy::in_front_of(&old);
     let mut running = proxy.caller();
-    running.send(request(
-        "GET",
-        &format!("{PREFIX}/team/app/blobs/{}", digest_of(b"x")),
-        "",
-    ));
+    running.send(request("GET", &format!("{PREFIX}/team/app/blobs/{}", digest_of(b"x")), ""));
     let head = running.head().expect("a head");
 
     proxy.write("connector.yaml", &connector("ci", "harbor", &new.url(), ""));
@@ -146,17 +124,11 @@ fn a_secret_that_is_removed_makes_the_connector_unready_and_says_why() {
         let reply = proxy.get(TARGET);
         (reply.status != 200).then_some(reply)
     });
-    assert_eq!(
-        (reply.status, reply.code().as_str()),
-        (503, "UNAVAILABLE"),
-        "{reply}"
-    );
+    assert_eq!((reply.status, reply.code().as_str()), (503, "UNAVAILABLE"), "{reply}");
     assert!(reply.has("retry-after"), "{reply}");
     assert!(reply.text().contains("SecretNotFound"), "{reply}");
     proxy.write("secret.yaml", &secret("ci", "harbor", PASSWORD));
-    within(LIVE, "its return", || {
-        (proxy.get(TARGET).status == 200).then_some(())
-    });
+    within(LIVE, "its return", || (proxy.get(TARGET).status == 200).then_some(()));
 }
 
 #[test]
@@ -164,31 +136,20 @@ fn a_broken_edit_keeps_the_last_good_state_and_names_the_file_and_the_document()
     let registry = FakeRegistry::obliging();
     let proxy = Proxy::in_front_of(&registry);
     let good = connector("ci", "harbor", &registry.url(), "");
-    proxy.write(
-        "connector.yaml",
-        &format!("{}---\nkind: [\n", secret("ci", "other", PASSWORD)),
-    );
+    proxy.write("connector.yaml", &format!("{}---\nkind: [\n", secret("ci", "other", PASSWORD)));
 
     let line = proxy.logged(&["connector.yaml", "document"]);
-    assert!(
-        line.contains('2'),
-        "the second document is the broken one: {line}"
-    );
+    assert!(line.contains('2'), "the second document is the broken one: {line}");
     assert_eq!(proxy.get(TARGET).status, 200, "the last good state serves");
 
     proxy.write("connector.yaml", &good);
     let other = "/v2/namespaces/ci/connectors/third/team/app/manifests/v1";
-    let third = format!(
-        "{good}---\n{}",
-        connector("ci", "third", &registry.url(), "")
-    );
+    let third = format!("{good}---\n{}", connector("ci", "third", &registry.url(), ""));
     proxy.write(
         "connector.yaml",
         &third.replace("secretRef: {name: third}", "secretRef: {name: harbor}"),
     );
-    eventually("an edit after the broken one", || {
-        (proxy.get(other).status == 200).then_some(())
-    });
+    eventually("an edit after the broken one", || (proxy.get(other).status == 200).then_some(()));
 }
 
 #[test]
@@ -216,9 +177,7 @@ fn a_change_touches_no_request_in_flight() {
 
     proxy.remove("rights.yaml");
     proxy.remove("connector.yaml");
-    within(LIVE, "the removal", || {
-        (proxy.get(TARGET).status == 403).then_some(())
-    });
+    within(LIVE, "the removal", || (proxy.get(TARGET).status == 403).then_some(()));
 
     gate.open();
     running.send(vec![7; 1_000_000]);
@@ -231,22 +190,13 @@ fn many_edits_in_a_row_end_in_the_last_one() {
     let proxy = Proxy::in_front_of(&registry);
     for number in 0..50 {
         let name = format!("c{number}");
-        let text = connector("ci", &name, &registry.url(), "").replace(
-            &format!("secretRef: {{name: {name}}}"),
-            "secretRef: {name: harbor}",
-        );
+        let text = connector("ci", &name, &registry.url(), "")
+            .replace(&format!("secretRef: {{name: {name}}}"), "secretRef: {name: harbor}");
         proxy.write("moving.yaml", &text);
     }
     let written = Instant::now();
     let target =
         |number: usize| format!("/v2/namespaces/ci/connectors/c{number}/team/app/manifests/v1");
-    within(LIVE, "the last edit", || {
-        (proxy.get(&target(49)).status == 200).then_some(())
-    });
-    assert_eq!(
-        proxy.get(&target(48)).status,
-        403,
-        "after {:?}",
-        written.elapsed()
-    );
+    within(LIVE, "the last edit", || (proxy.get(&target(49)).status == 200).then_some(()));
+    assert_eq!(proxy.get(&target(48)).status, 403, "after {:?}", written.elapsed());
 }

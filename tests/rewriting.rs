@@ -21,11 +21,7 @@ impl Scene {
             answer(status, &fields, b"")
         });
         let proxy = Proxy::in_front_of(&registry);
-        Self {
-            registry,
-            proxy,
-            next,
-        }
+        Self { registry, proxy, next }
     }
 
     /// The answer to `request` when the registry says `status` and `fields`.
@@ -44,11 +40,7 @@ fn in_host_form(method: &str, target: &str) -> String {
 #[test]
 fn the_callers_token_goes_and_the_connectors_credential_comes() {
     let scene = Scene::new();
-    scene.when(
-        200,
-        "",
-        &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), ""),
-    );
+    scene.when(200, "", &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), ""));
     let seen = scene.registry.only_request();
     assert!(seen.is_the_robots(), "{:?}", seen.fields);
 }
@@ -62,25 +54,13 @@ fn fields_that_could_mislead_the_registry_are_stripped() {
         X-Harbor-CSRF-Token: t\r\nX-Harbor-Anything: t\r\nXsrf-Token: t\r\nVendorType: x\r\n\
         TE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nKeep-Alive: timeout=5\r\n\
         Connection: Upgrade, HTTP2-Settings, X-Mine\r\nX-Mine: hop\r\n";
-    scene.when(
-        200,
-        "",
-        &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), fields),
-    );
+    scene.when(200, "", &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), fields));
     let seen = scene.registry.only_request();
     for line in fields.split("\r\n").filter(|line| !line.is_empty()) {
-        let name = line
-            .split(':')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
         let value = seen.field(&name).unwrap_or_default();
         let allowed = name == "connection" && ["", "keep-alive"].contains(&value);
-        assert!(
-            allowed || !seen.has(&name),
-            "{name} reached the registry: {:?}",
-            seen.fields
-        );
+        assert!(allowed || !seen.has(&name), "{name} reached the registry: {:?}", seen.fields);
     }
     assert!(seen.is_the_robots());
 }
@@ -91,32 +71,18 @@ fn fields_that_belong_to_the_registry_are_kept_as_they_are() {
     let kept = [
         ("Accept", "application/vnd.oci.image.index.v1+json, */*"),
         ("Accept-Encoding", "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"),
-        (
-            "User-Agent",
-            "containers/5.23.1 (github.com/containers/image)",
-        ),
+        ("User-Agent", "containers/5.23.1 (github.com/containers/image)"),
         ("If-Match", "\"a\""),
         ("Range", "bytes=5-"),
         ("If-Range", "\"b\""),
         ("Docker-Distribution-Api-Version", "registry/2.0"),
         ("X-Something-New", "1"),
     ];
-    let fields: String = kept
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    scene.when(
-        200,
-        "",
-        &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), &fields),
-    );
+    let fields: String = kept.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    scene.when(200, "", &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), &fields));
     let seen = scene.registry.only_request();
     for (name, value) in kept {
-        assert_eq!(
-            seen.field(&name.to_ascii_lowercase()),
-            Some(value),
-            "{name}"
-        );
+        assert_eq!(seen.field(&name.to_ascii_lowercase()), Some(value), "{name}");
     }
 }
 
@@ -124,17 +90,9 @@ fn fields_that_belong_to_the_registry_are_kept_as_they_are() {
 fn repeated_accept_fields_stay_together_in_order() {
     let scene = Scene::new();
     let fields = "Accept: a/1\r\nAccept: b/2\r\nUser-Agent: x\r\nAccept: c/3\r\n";
-    scene.when(
-        200,
-        "",
-        &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), fields),
-    );
+    scene.when(200, "", &request("GET", &format!("{PREFIX}/team/app/manifests/v1"), fields));
     let seen = scene.registry.only_request();
-    let accepted: Vec<_> = seen
-        .fields
-        .iter()
-        .filter(|(name, _)| name == "accept")
-        .collect();
+    let accepted: Vec<_> = seen.fields.iter().filter(|(name, _)| name == "accept").collect();
     let joined: Vec<_> = accepted.iter().map(|(_, value)| value.as_str()).collect();
     assert_eq!(joined.join(", "), "a/1, b/2, c/3");
 }
@@ -149,10 +107,7 @@ fn a_connection_field_cannot_strip_what_the_proxy_puts_in() {
     if reply.status == 201 {
         let seen = scene.registry.only_request();
         assert!(seen.is_the_robots());
-        assert_eq!(
-            seen.field("host"),
-            Some(scene.registry.authority().as_str())
-        );
+        assert_eq!(seen.field("host"), Some(scene.registry.authority().as_str()));
         assert_eq!(seen.body, b"{}");
     } else {
         assert_eq!(reply.status, 400, "{reply}");
@@ -187,10 +142,7 @@ fn an_uploads_own_parameters_pass_byte_for_byte() {
     let target = format!("{PREFIX}/team/app/blobs/uploads/0a-1b?{query}");
     scene.when(201, "", &request("PUT", &target, "Content-Length: 0\r\n"));
     let seen = scene.registry.only_request();
-    assert_eq!(
-        seen.target,
-        format!("/v2/team/app/blobs/uploads/0a-1b?{query}")
-    );
+    assert_eq!(seen.target, format!("/v2/team/app/blobs/uploads/0a-1b?{query}"));
 }
 
 #[test]
@@ -198,16 +150,9 @@ fn a_manifest_put_with_tags_in_its_query_keeps_them_all() {
     let scene = Scene::new();
     let digest = digest_of(b"x");
     let target = format!("{PREFIX}/team/app/manifests/{digest}?tag=a&tag=b");
-    scene.when(
-        201,
-        "OCI-Tag: a\r\nOCI-Tag: b\r\n",
-        &upload("PUT", &target, "{}"),
-    );
+    scene.when(201, "OCI-Tag: a\r\nOCI-Tag: b\r\n", &upload("PUT", &target, "{}"));
     let seen = scene.registry.only_request();
-    assert_eq!(
-        seen.target,
-        format!("/v2/team/app/manifests/{digest}?tag=a&tag=b")
-    );
+    assert_eq!(seen.target, format!("/v2/team/app/manifests/{digest}?tag=a&tag=b"));
 }
 
 #[test]
@@ -227,35 +172,20 @@ fn a_location_stays_inside_the_form_that_the_caller_used() {
     let start = "team/app/blobs/uploads/";
     for (place, location) in spellings.iter().enumerate() {
         let fields = format!("Location: {location}\r\nDocker-Upload-UUID: 0a\r\nRange: 0-0\r\n");
-        let by_path = request(
-            "POST",
-            &format!("{PREFIX}/{start}"),
-            "Content-Length: 0\r\n",
-        );
+        let by_path = request("POST", &format!("{PREFIX}/{start}"), "Content-Length: 0\r\n");
         let reply = scene.when(202, &fields, &by_path);
         if place == 5 {
             // Ambiguous to anyone who follows it: refused or resolved, but never passed on.
-            assert_ne!(
-                reply.field("location").map(|seen| seen.contains("..")),
-                Some(true)
-            );
+            assert_ne!(reply.field("location").map(|seen| seen.contains("..")), Some(true));
             continue;
         }
         let expected = format!("{PREFIX}/{start}0a?_state=x%3D_-y");
-        assert_eq!(
-            reply.field("location"),
-            Some(expected.as_str()),
-            "{location}"
-        );
+        assert_eq!(reply.field("location"), Some(expected.as_str()), "{location}");
         assert_eq!(reply.field("docker-upload-uuid"), Some("0a"));
         assert_eq!(reply.field("range"), Some("0-0"));
 
         let reply = scene.when(202, &fields, &in_host_form("POST", &format!("/v2/{start}")));
-        assert_eq!(
-            reply.field("location"),
-            Some(path),
-            "{location} in the host form"
-        );
+        assert_eq!(reply.field("location"), Some(path), "{location} in the host form");
     }
 }
 
@@ -265,32 +195,13 @@ fn the_location_of_a_stored_blob_manifest_or_redirect_is_rewritten_too() {
     let authority = scene.registry.authority();
     let digest = digest_of(b"x");
     let rows = [
-        (
-            201,
-            "PUT",
-            format!("blobs/uploads/0a?digest={digest}"),
-            format!("blobs/{digest}"),
-        ),
-        (
-            201,
-            "PUT",
-            "manifests/v1".to_owned(),
-            format!("manifests/{digest}"),
-        ),
-        (
-            301,
-            "GET",
-            "manifests/v1".to_owned(),
-            "manifests/v2".to_owned(),
-        ),
+        (201, "PUT", format!("blobs/uploads/0a?digest={digest}"), format!("blobs/{digest}")),
+        (201, "PUT", "manifests/v1".to_owned(), format!("manifests/{digest}")),
+        (301, "GET", "manifests/v1".to_owned(), "manifests/v2".to_owned()),
     ];
     for (status, method, sent, located) in rows {
         let fields = format!("Location: http://{authority}/v2/team/app/{located}\r\n");
-        let length = if method == "PUT" {
-            "Content-Length: 0\r\n"
-        } else {
-            ""
-        };
+        let length = if method == "PUT" { "Content-Length: 0\r\n" } else { "" };
         let target = format!("{PREFIX}/team/app/{sent}");
         let reply = scene.when(status, &fields, &request(method, &target, length));
         assert_eq!(reply.status, status, "{sent}");
@@ -320,21 +231,13 @@ fn an_upload_location_on_another_host_is_never_passed_on() {
     let target = format!("{PREFIX}/team/app/blobs/uploads/");
     for location in locations {
         let fields = format!("Location: {location}\r\n");
-        let reply = scene.when(
-            202,
-            &fields,
-            &request("POST", &target, "Content-Length: 0\r\n"),
-        );
+        let reply = scene.when(202, &fields, &request("POST", &target, "Content-Length: 0\r\n"));
         assert_eq!(reply.status, 502, "{location}: {reply}");
         assert!(!reply.has("location"), "{location}: {reply}");
         assert!(!reply.text().contains("evil"), "{location}: {reply}");
     }
     let twice = "Location: /v2/team/app/blobs/uploads/1\r\nLocation: /v2/a/b/blobs/uploads/2\r\n";
-    let reply = scene.when(
-        202,
-        twice,
-        &request("POST", &target, "Content-Length: 0\r\n"),
-    );
+    let reply = scene.when(202, twice, &request("POST", &target, "Content-Length: 0\r\n"));
     assert_eq!(reply.status, 502, "{reply}");
 }
 
@@ -352,11 +255,7 @@ fn a_location_on_a_declared_alias_of_the_registry_is_rewritten() {
     let target = format!("{PREFIX}/team/app/blobs/uploads/");
     let reply = proxy.ask(&request("POST", &target, "Content-Length: 0\r\n"));
     let expected = format!("{PREFIX}/team/app/blobs/uploads/0a");
-    assert_eq!(
-        (reply.status, reply.field("location")),
-        (202, Some(expected.as_str())),
-        "{reply}"
-    );
+    assert_eq!((reply.status, reply.field("location")), (202, Some(expected.as_str())), "{reply}");
 }
 
 #[test]
@@ -384,10 +283,7 @@ fn every_reference_in_a_link_is_rewritten_and_its_parameters_are_kept() {
         fields,
         &in_host_form("GET", "/v2/team/app/tags/list").replace("Content-Length: 0\r\n", ""),
     );
-    assert_eq!(
-        reply.field("link"),
-        Some("</v2/team/app/tags/list?last=b>; rel=\"next\"")
-    );
+    assert_eq!(reply.field("link"), Some("</v2/team/app/tags/list?last=b>; rel=\"next\""));
 
     let reply = scene.when(
         200,
@@ -410,11 +306,7 @@ fn what_would_bind_a_caller_to_the_registry_is_stripped_from_answers() {
         let reply = scene.when(status, fields, &request("GET", &target, ""));
         assert_eq!(reply.status, status);
         for line in fields.split("\r\n").filter(|line| !line.is_empty()) {
-            let name = line
-                .split(':')
-                .next()
-                .unwrap_or_default()
-                .to_ascii_lowercase();
+            let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
             assert!(!reply.has(&name), "{name} reached the caller: {reply}");
         }
     }
@@ -437,20 +329,13 @@ fn what_clients_read_in_answers_is_kept_even_when_connection_names_it() {
         ("Retry-After", "7"),
         ("RateLimit-Limit", "100;w=21600"),
     ];
-    let fields: String = kept
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
+    let fields: String = kept.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let fields =
         format!("{fields}Connection: Docker-Content-Digest, Content-Type, X-Hop\r\nX-Hop: 1\r\n");
     let target = format!("{PREFIX}/team/app/manifests/v1");
     let reply = scene.when(200, &fields, &request("GET", &target, ""));
     for (name, value) in kept {
-        assert_eq!(
-            reply.field(&name.to_ascii_lowercase()),
-            Some(value),
-            "{name}"
-        );
+        assert_eq!(reply.field(&name.to_ascii_lowercase()), Some(value), "{name}");
     }
     assert!(!reply.has("x-hop"), "{reply}");
 }
@@ -468,10 +353,7 @@ fn an_error_of_the_registry_reaches_the_caller_unchanged() {
         });
         let proxy = Proxy::in_front_of(&registry);
         let reply = proxy.get(&format!("{PREFIX}/team/app/manifests/v1"));
-        assert_eq!(
-            (reply.status, reply.body.as_slice()),
-            (status, body.as_slice())
-        );
+        assert_eq!((reply.status, reply.body.as_slice()), (status, body.as_slice()));
         assert_eq!(reply.field("retry-after"), Some("3"));
         assert_eq!(registry.arrivals().len(), 1, "{status} is not tried again");
     }
@@ -480,21 +362,10 @@ fn an_error_of_the_registry_reaches_the_caller_unchanged() {
 #[test]
 fn an_error_body_that_echoes_the_credential_is_replaced() {
     let registry = FakeRegistry::answering(|seen| {
-        let echo: String = seen
-            .fields
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\n"))
-            .collect();
-        let status = seen
-            .target
-            .rsplit('/')
-            .next()
-            .and_then(|tag| tag.parse().ok());
-        answer(
-            status.unwrap_or(500),
-            "Content-Type: text/plain\r\n",
-            echo.as_bytes(),
-        )
+        let echo: String =
+            seen.fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        let status = seen.target.rsplit('/').next().and_then(|tag| tag.parse().ok());
+        answer(status.unwrap_or(500), "Content-Type: text/plain\r\n", echo.as_bytes())
     });
     let proxy = Proxy::in_front_of(&registry);
     for status in [400, 404, 500, 503] {
@@ -509,10 +380,8 @@ fn an_error_body_that_echoes_the_credential_is_replaced() {
 fn a_callers_own_harbor_login_never_arrives() {
     let scene = Scene::new();
     let target = format!("{PREFIX}/team/app/manifests/v1");
-    for value in [
-        format!("Basic {}", base64("admin:Harbor12345")),
-        "Harbor-Secret abc".to_owned(),
-    ] {
+    for value in [format!("Basic {}", base64("admin:Harbor12345")), "Harbor-Secret abc".to_owned()]
+    {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: proxy\r\nAuthorization: {value}\r\n\
              Proxy-Authorization: Bearer {TOKEN}\r\n\r\n"

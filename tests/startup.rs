@@ -11,11 +11,7 @@ fn the_line_of_json_says_where_it_listens_and_what_it_runs_on() {
     let ready = &proxy.ready;
     assert_ne!(proxy.listen.port(), 0);
     assert_ne!(proxy.admin.port(), proxy.listen.port());
-    assert_eq!(
-        (&ready["cores"], &ready["connectors"]),
-        (&2.into(), &1.into()),
-        "{ready}"
-    );
+    assert_eq!((&ready["cores"], &ready["connectors"]), (&2.into(), &1.into()), "{ready}");
     let io = ready["io"].as_str().unwrap_or_default();
     let expected = match std::env::var("HARBOR_CONNECTOR_IO").as_deref() {
         Ok("uring") => ["io_uring"].as_slice(),
@@ -32,9 +28,7 @@ fn the_driver_that_was_asked_for_is_the_one_that_serves() {
         let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &["--io", flag]);
         assert_eq!(proxy.ready["io"], named);
         assert_eq!(
-            proxy
-                .get(&format!("{}/team/app/manifests/v1", crate::support::PREFIX))
-                .status,
+            proxy.get(&format!("{}/team/app/manifests/v1", crate::support::PREFIX)).status,
             200
         );
     }
@@ -50,11 +44,7 @@ fn one_core_is_enough() {
 
 #[test]
 fn a_wrong_flag_is_a_usage_error() {
-    for arguments in [
-        &["proxy", "--no-such-flag"][..],
-        &["proxy", "--io", "kqueue"],
-        &["dance"],
-    ] {
+    for arguments in [&["proxy", "--no-such-flag"][..], &["proxy", "--io", "kqueue"], &["dance"]] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
         assert_eq!(stdout, "", "{arguments:?}");
@@ -64,13 +54,8 @@ fn a_wrong_flag_is_a_usage_error() {
 
 #[test]
 fn a_folder_that_is_missing_is_named_and_ends_the_start() {
-    let (code, stdout, stderr) = run(&[
-        "proxy",
-        "--file",
-        "no/such/folder",
-        "--listen",
-        "127.0.0.1:0",
-    ]);
+    let (code, stdout, stderr) =
+        run(&["proxy", "--file", "no/such/folder", "--listen", "127.0.0.1:0"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(stdout, "");
     assert!(stderr.contains("no/such/folder"), "{stderr}");
@@ -83,20 +68,9 @@ fn an_address_that_is_taken_ends_the_start() {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let folder = folder.path().to_str().expect("a plain path");
     for flag in ["--listen", "--admin"] {
-        let other = if flag == "--listen" {
-            "--admin"
-        } else {
-            "--listen"
-        };
-        let (code, stdout, stderr) = run(&[
-            "proxy",
-            "--file",
-            folder,
-            flag,
-            &address,
-            other,
-            "127.0.0.1:0",
-        ]);
+        let other = if flag == "--listen" { "--admin" } else { "--listen" };
+        let (code, stdout, stderr) =
+            run(&["proxy", "--file", folder, flag, &address, other, "127.0.0.1:0"]);
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
         assert!(stderr.contains(&address), "{stderr}");
     }
@@ -109,10 +83,5 @@ fn a_folder_with_a_broken_manifest_serves_what_is_good_in_it() {
         .with("broken.yaml", "kind: Connector\nmetadata: {name: [}\n");
     let proxy = Proxy::start(&manifests, &[]);
     proxy.logged(&["broken.yaml"]);
-    assert_eq!(
-        proxy
-            .get(&format!("{}/team/app/manifests/v1", crate::support::PREFIX))
-            .status,
-        200
-    );
+    assert_eq!(proxy.get(&format!("{}/team/app/manifests/v1", crate::support::PREFIX)).status, 200);
 }

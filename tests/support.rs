@@ -44,10 +44,7 @@ pub(crate) fn within<T>(patience: Duration, what: &str, mut ask: impl FnMut() ->
         if let Some(value) = ask() {
             return value;
         }
-        assert!(
-            started.elapsed() < patience,
-            "not within {patience:?}: {what}"
-        );
+        assert!(started.elapsed() < patience, "not within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -83,11 +80,7 @@ pub(crate) fn digest_of(bytes: &[u8]) -> String {
 
 /// A finished SHA-256 in the form that manifests use.
 pub(crate) fn hex_digest(digest: ring::digest::Digest) -> String {
-    let hex: String = digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 

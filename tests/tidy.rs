@@ -52,10 +52,7 @@ fn sources(folder: &str) -> Vec<Source> {
 /// The data plane's sources that run on a core.
 fn dataplane() -> Vec<Source> {
     let is_test = |source: &Source| source.path.ends_with("tests.rs");
-    sources("dataplane/src")
-        .into_iter()
-        .filter(|source| !is_test(source))
-        .collect()
+    sources("dataplane/src").into_iter().filter(|source| !is_test(source)).collect()
 }
 
 /// `text` with comments and the insides of strings and characters as spaces.
@@ -90,10 +87,7 @@ fn is_word(byte: u8) -> bool {
 }
 
 fn line_length(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len())
 }
 
 /// The place after the next `end` at or after `from`.
@@ -104,10 +98,7 @@ fn end_of(bytes: &[u8], from: usize, end: &[u8]) -> usize {
 }
 
 fn raw_string(bytes: &[u8], start: usize) -> usize {
-    let hashes = bytes[start + 1..]
-        .iter()
-        .take_while(|byte| **byte == b'#')
-        .count();
+    let hashes = bytes[start + 1..].iter().take_while(|byte| **byte == b'#').count();
     if bytes.get(start + 1 + hashes) != Some(&b'"') {
         return start;
     }
@@ -132,10 +123,8 @@ fn without_tests(code: &str) -> String {
     let mut out = code.to_owned();
     while let Some(start) = out.find("#[cfg(test)]") {
         let end = item_end(&out, start);
-        let blank: String = out[start..end]
-            .chars()
-            .map(|c| if c == '\n' { '\n' } else { ' ' })
-            .collect();
+        let blank: String =
+            out[start..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
         out.replace_range(start..end, &blank);
     }
     out
@@ -179,43 +168,24 @@ fn assert_none(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
-const STAGES: [&str; 8] = [
-    "parse",
-    "target",
-    "authorise",
-    "route",
-    "rewrite",
-    "connect",
-    "stream",
-    "account",
-];
+const STAGES: [&str; 8] =
+    ["parse", "target", "authorise", "route", "rewrite", "connect", "stream", "account"];
 
 #[test]
 fn the_data_plane_names_neither_kubernetes_nor_tokio_nor_serde() {
     let mut complaints = Vec::new();
     for source in sources("dataplane/src") {
-        for word in [
-            "kube",
-            "k8s_openapi",
-            "tokio",
-            "serde",
-            "serde_json",
-            "hyper",
-        ] {
+        for word in ["kube", "k8s_openapi", "tokio", "serde", "serde_json", "hyper"] {
             for line in lines_with_word(&blanked(&source.text), word) {
-                complaints.push(format!(
-                    "{}:{line}: `{word}` belongs in controlplane",
-                    source.path
-                ));
+                complaints
+                    .push(format!("{}:{line}: `{word}` belongs in controlplane", source.path));
             }
         }
     }
     let manifest = fs::read_to_string(root().join("dataplane/Cargo.toml")).expect("a manifest");
     for word in ["kube", "k8s-openapi", "tokio", "serde", "hyper"] {
         if manifest.lines().any(|line| line.starts_with(word)) {
-            complaints.push(format!(
-                "dataplane/Cargo.toml: `{word}` belongs in controlplane"
-            ));
+            complaints.push(format!("dataplane/Cargo.toml: `{word}` belongs in controlplane"));
         }
     }
     assert_none(&complaints);
@@ -264,10 +234,7 @@ fn only_authorise_can_make_an_allowed() {
             }
             let body = &source.code[place..item_end(&source.code, place)];
             let fields = body.lines().skip(1).filter(|line| line.contains(':'));
-            if !fields
-                .into_iter()
-                .any(|line| !line.trim_start().starts_with("pub"))
-            {
+            if !fields.into_iter().any(|line| !line.trim_start().starts_with("pub")) {
                 complaints.push(format!(
                     "{}: every field of `Allowed` is public, so anyone can make one",
                     source.path
@@ -290,10 +257,7 @@ fn only_rewrite_and_login_read_a_credentials_bytes() {
             continue;
         }
         for line in lines_with_word(&source.code, "expose()") {
-            complaints.push(format!(
-                "{}:{line}: `expose()` belongs in rewrite",
-                source.path
-            ));
+            complaints.push(format!("{}:{line}: `expose()` belongs in rewrite", source.path));
         }
     }
     assert_none(&complaints);
@@ -307,13 +271,7 @@ fn a_core_has_nothing_that_panics() {
             let mut complain = |what: &str| {
                 complaints.push(format!("{}:{}: {what}", source.path, number + 1));
             };
-            for call in [
-                ".unwrap()",
-                ".expect(",
-                "panic!(",
-                "unreachable!(",
-                ".unwrap_err()",
-            ] {
+            for call in [".unwrap()", ".expect(", "panic!(", "unreachable!(", ".unwrap_err()"] {
                 if line.contains(call) {
                     complain(&format!("`{call}` ends every connection of a core"));
                 }
@@ -327,10 +285,7 @@ fn a_core_has_nothing_that_panics() {
             }
         }
     }
-    for source in sources("controlplane/src")
-        .iter()
-        .chain(&sources("bench/src"))
-    {
+    for source in sources("controlplane/src").iter().chain(&sources("bench/src")) {
         if source.path.ends_with("tests.rs") {
             continue;
         }
@@ -391,10 +346,7 @@ fn functions_fit_on_a_screen_and_files_in_a_head() {
                 let lines = body.lines().filter(|line| !line.trim().is_empty()).count();
                 // A story that is one table is as long as its table.
                 if !is_word(before) && !excused && !is_test && lines > 72 {
-                    complaints.push(format!(
-                        "{}:{line}: a function of {lines} lines",
-                        source.path
-                    ));
+                    complaints.push(format!("{}:{line}: a function of {lines} lines", source.path));
                 }
             }
         }
@@ -410,10 +362,7 @@ fn every_file_opens_with_what_it_is_and_keeps_its_lines_short() {
             let first = source.text.lines().next().unwrap_or_default();
             let is_test = source.path.ends_with("tests.rs") && source.path != "tests.rs";
             if !first.starts_with("//! ") && !is_test && !first.starts_with("#![no_main]") {
-                complaints.push(format!(
-                    "{}:1: no paragraph says what the file is",
-                    source.path
-                ));
+                complaints.push(format!("{}:1: no paragraph says what the file is", source.path));
             }
             for (number, line) in source.text.lines().enumerate() {
                 // rustfmt keeps the rest; it does not break strings, and tables are told apart.
@@ -428,10 +377,7 @@ fn every_file_opens_with_what_it_is_and_keeps_its_lines_short() {
                 }
             }
             for line in lines_with_word(&source.code, "#[allow(") {
-                complaints.push(format!(
-                    "{}:{line}: use `expect` with a reason",
-                    source.path
-                ));
+                complaints.push(format!("{}:{line}: use `expect` with a reason", source.path));
             }
         }
     }
@@ -440,20 +386,9 @@ fn every_file_opens_with_what_it_is_and_keeps_its_lines_short() {
 
 #[test]
 fn no_file_is_named_after_nothing() {
-    let banned = [
-        "util.rs",
-        "utils.rs",
-        "common.rs",
-        "helpers.rs",
-        "types.rs",
-        "prelude.rs",
-        "mod.rs",
-    ];
-    let named = |path: &str| {
-        path.rsplit('/')
-            .next()
-            .is_some_and(|name| banned.contains(&name))
-    };
+    let banned =
+        ["util.rs", "utils.rs", "common.rs", "helpers.rs", "types.rs", "prelude.rs", "mod.rs"];
+    let named = |path: &str| path.rsplit('/').next().is_some_and(|name| banned.contains(&name));
     let complaints: Vec<_> = files(".", &[".rs"])
         .into_iter()
         .filter(|(path, _)| named(path))
@@ -475,16 +410,10 @@ fn every_number_that_is_counted_is_shown() {
     let fields = &counters[start..item_end(&counters, start)];
     let mut complaints = Vec::new();
     for line in fields.lines().skip(1) {
-        let name = line
-            .trim()
-            .trim_start_matches("pub ")
-            .split(':')
-            .next()
-            .unwrap_or_default();
+        let name = line.trim().trim_start_matches("pub ").split(':').next().unwrap_or_default();
         if line.contains(':') && !name.is_empty() && lines_with_word(&shown, name).is_empty() {
-            complaints.push(format!(
-                "dataplane/src/counters.rs: `{name}` is counted and not shown"
-            ));
+            complaints
+                .push(format!("dataplane/src/counters.rs: `{name}` is counted and not shown"));
         }
     }
     assert_none(&complaints);
@@ -501,22 +430,11 @@ fn every_bound_is_chosen_and_used() {
         .filter(|source| source.path != "dataplane/src/limits.rs")
         .map(|source| source.code)
         .collect();
-    let chosen: String = sources("controlplane/src")
-        .into_iter()
-        .map(|source| source.code)
-        .collect();
+    let chosen: String =
+        sources("controlplane/src").into_iter().map(|source| source.code).collect();
     let mut complaints = Vec::new();
-    for line in fields
-        .lines()
-        .filter(|line| line.trim_start().starts_with("pub "))
-        .skip(1)
-    {
-        let name = line
-            .trim()
-            .trim_start_matches("pub ")
-            .split(':')
-            .next()
-            .unwrap_or_default();
+    for line in fields.lines().filter(|line| line.trim_start().starts_with("pub ")).skip(1) {
+        let name = line.trim().trim_start_matches("pub ").split(':').next().unwrap_or_default();
         if lines_with_word(&using, name).is_empty() {
             complaints.push(format!("dataplane/src/limits.rs: `{name}` bounds nothing"));
         }
@@ -530,23 +448,8 @@ fn every_bound_is_chosen_and_used() {
 #[test]
 fn nothing_speaks_of_one_machine_or_of_a_public_registry() {
     let paths = ["/work", "/root/", "/home/"].map(|path| format!("{path}{}", ""));
-    let hosts = [
-        "docker.io",
-        "quay.io",
-        "ghcr.io",
-        "gcr.io",
-        "registry.k8s.io",
-    ];
-    let endings = [
-        ".rs",
-        ".toml",
-        ".md",
-        ".yaml",
-        ".yml",
-        "run",
-        ".sh",
-        "Containerfile",
-    ];
+    let hosts = ["docker.io", "quay.io", "ghcr.io", "gcr.io", "registry.k8s.io"];
+    let endings = [".rs", ".toml", ".md", ".yaml", ".yml", "run", ".sh", "Containerfile"];
     let mut complaints = Vec::new();
     for (path, file) in files(".", &endings) {
         let Ok(text) = fs::read_to_string(file) else {
@@ -579,14 +482,8 @@ fn there_is_one_rustls_and_no_other_tls() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).expect("the lock file is committed");
     let count = |name: &str| lock.matches(&format!("\nname = \"{name}\"\n")).count();
     assert_eq!(count("rustls"), 1);
-    for name in [
-        "aws-lc-rs",
-        "aws-lc-sys",
-        "openssl",
-        "openssl-sys",
-        "native-tls",
-        "monoio-rustls",
-    ] {
+    for name in ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls", "monoio-rustls"]
+    {
         assert_eq!(count(name), 0, "{name}");
     }
     for name in ["monoio", "httparse", "ring"] {
@@ -613,9 +510,6 @@ mod of_the_rules {
 
     #[test]
     fn a_word_is_found_only_on_its_own() {
-        assert_eq!(
-            lines_with_word("a kube::b\nkubelet\nmy_kube\n", "kube"),
-            [1]
-        );
+        assert_eq!(lines_with_word("a kube::b\nkubelet\nmy_kube\n", "kube"), [1]);
     }
 }

@@ -51,17 +51,9 @@ impl Caller {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("the address accepts");
         socket.set_nodelay(true).expect("nodelay");
-        socket
-            .set_read_timeout(Some(PATIENCE))
-            .expect("read timeout");
-        socket
-            .set_write_timeout(Some(PATIENCE))
-            .expect("write timeout");
-        Self {
-            socket,
-            unread: Vec::new(),
-            seen: Vec::new(),
-        }
+        socket.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        socket.set_write_timeout(Some(PATIENCE)).expect("write timeout");
+        Self { socket, unread: Vec::new(), seen: Vec::new() }
     }
 
     /// A second handle, to send while this one receives.
@@ -71,16 +63,12 @@ impl Caller {
 
     /// Waits for answers this long instead of [`PATIENCE`].
     pub(crate) fn patience(&self, patience: Duration) {
-        self.socket
-            .set_read_timeout(Some(patience))
-            .expect("read timeout");
+        self.socket.set_read_timeout(Some(patience)).expect("read timeout");
     }
 
     /// Sends `bytes` as they are.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket
-            .write_all(bytes.as_ref())
-            .expect("the proxy reads");
+        self.socket.write_all(bytes.as_ref()).expect("the proxy reads");
     }
 
     /// Sends what the other side still takes; it may have closed already.
@@ -93,8 +81,7 @@ impl Caller {
     pub(crate) fn ask(&mut self, request: &str) -> Answer {
         self.send(request);
         let method = request.split(' ').next().unwrap_or_default();
-        self.answer_to(method)
-            .unwrap_or_else(|broken| panic!("{broken:?} after {request:?}"))
+        self.answer_to(method).unwrap_or_else(|broken| panic!("{broken:?} after {request:?}"))
     }
 
     /// Reads the answer to a request that is not a HEAD.
@@ -147,9 +134,7 @@ impl Caller {
             (None, None) => self.rest(&mut body),
             _ => Err(Broken::Malformed("two framings at once".to_owned())),
         };
-        result
-            .map_err(|broken| (broken, body.clone()))
-            .map(|()| body)
+        result.map_err(|broken| (broken, body.clone())).map(|()| body)
     }
 
     /// Reads `length` bytes onto `body`.
@@ -221,10 +206,7 @@ impl Caller {
 
     fn until(&mut self, end: &[u8]) -> Result<Vec<u8>, Broken> {
         loop {
-            let found = self
-                .unread
-                .windows(end.len())
-                .position(|window| window == end);
+            let found = self.unread.windows(end.len()).position(|window| window == end);
             if let Some(place) = found {
                 return Ok(self.unread.drain(..place + end.len()).collect());
             }
@@ -279,17 +261,11 @@ impl Answer {
     #[track_caller]
     pub(crate) fn code(&self) -> String {
         let kind = self.field("content-type").unwrap_or_default();
-        assert!(
-            kind.starts_with("application/json"),
-            "content-type {kind:?}: {self}"
-        );
+        assert!(kind.starts_with("application/json"), "content-type {kind:?}: {self}");
         let json: serde_json::Value =
             serde_json::from_slice(&self.body).unwrap_or_else(|cause| panic!("{cause}: {self}"));
         let error = &json["errors"][0];
-        assert!(
-            error["message"].is_string(),
-            "an error says what to do: {self}"
-        );
+        assert!(error["message"].is_string(), "an error says what to do: {self}");
         error["code"].as_str().unwrap_or_default().to_owned()
     }
 }
@@ -315,10 +291,8 @@ pub(crate) fn request(method: &str, target: &str, more: &str) -> String {
 
 /// A request of the marked caller with a body and its length.
 pub(crate) fn upload(method: &str, target: &str, body: &str) -> String {
-    let more = format!(
-        "Content-Type: application/octet-stream\r\nContent-Length: {}\r\n",
-        body.len()
-    );
+    let more =
+        format!("Content-Type: application/octet-stream\r\nContent-Length: {}\r\n", body.len());
     format!("{}{body}", request(method, target, &more))
 }
 
@@ -347,10 +321,5 @@ fn parse(head: &[u8]) -> Result<Answer, Broken> {
         }
         fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Ok(Answer {
-        status,
-        fields,
-        body: Vec::new(),
-        interim: Vec::new(),
-    })
+    Ok(Answer { status, fields, body: Vec::new(), interim: Vec::new() })
 }

@@ -80,12 +80,7 @@ impl DockerRegistry {
             .spawn()
             .expect("docker-registry starts");
         let ca = tls.map(|tls| tls.ca.clone());
-        let mut registry = Self {
-            child,
-            scratch,
-            port,
-            ca,
-        };
+        let mut registry = Self { child, scratch, port, ca };
         let up = within(Duration::from_secs(30), "docker-registry listens", || {
             if registry.child.try_wait().expect("a child").is_some() {
                 return Some(false);
@@ -126,10 +121,7 @@ impl DockerRegistry {
     /// The bytes stored under `digest`.
     pub(crate) fn blob(&self, digest: &str) -> Option<Vec<u8>> {
         let hex = digest.strip_prefix("sha256:")?;
-        let path = format!(
-            "data/docker/registry/v2/blobs/sha256/{}/{hex}/data",
-            hex.get(..2)?
-        );
+        let path = format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", hex.get(..2)?);
         fs::read(self.scratch.path().join(path)).ok()
     }
 
@@ -147,9 +139,7 @@ impl DockerRegistry {
     }
 
     fn repositories(&self) -> PathBuf {
-        self.scratch
-            .path()
-            .join("data/docker/registry/v2/repositories")
+        self.scratch.path().join("data/docker/registry/v2/repositories")
     }
 }
 
@@ -163,16 +153,9 @@ impl Drop for DockerRegistry {
             let requests = log.lines().filter(|line| line.starts_with("127.0.0.1 - "));
             let requests: Vec<_> = requests.collect();
             let last = &requests[requests.len().saturating_sub(40)..];
-            eprintln!(
-                "--- docker-registry's last requests\n{}\n---",
-                last.join("\n")
-            );
+            eprintln!("--- docker-registry's last requests\n{}\n---", last.join("\n"));
         }
-        leak::assert_absent(
-            &leak::tokens(),
-            self.log().as_bytes(),
-            "docker-registry's log",
-        );
+        leak::assert_absent(&leak::tokens(), self.log().as_bytes(), "docker-registry's log");
     }
 }
 
@@ -187,25 +170,18 @@ fn certificates() -> Certificates {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name
-        .push(DnType::CommonName, "the stories' own CA");
+    ca.distinguished_name.push(DnType::CommonName, "the stories' own CA");
     let ca_certificate = ca.self_signed(&ca_key).expect("a CA");
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let key = KeyPair::generate().expect("a key");
     let leaf = CertificateParams::new(names).expect("parameters");
     let issuer = Issuer::new(ca, ca_key);
     let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
-    Certificates {
-        ca: ca_certificate.pem(),
-        leaf: leaf.pem(),
-        key: key.serialize_pem(),
-    }
+    Certificates { ca: ca_certificate.pem(), leaf: leaf.pem(), key: key.serialize_pem() }
 }
 
 fn htpasswd(user: &str, password: &str) -> String {
-    let output = Command::new("htpasswd")
-        .args(["-Bbn", user, password])
-        .output();
+    let output = Command::new("htpasswd").args(["-Bbn", user, password]).output();
     let output = output.expect("htpasswd starts");
     assert!(output.status.success(), "htpasswd: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -230,10 +206,7 @@ mod tests {
                 layout.source(),
                 registry.authority()
             ));
-            assert_eq!(
-                registry.digest("team/app", "v1").as_ref(),
-                Some(&layout.digest)
-            );
+            assert_eq!(registry.digest("team/app", "v1").as_ref(), Some(&layout.digest));
             assert!(registry.holds("team/app", &layout.layers[0]));
             assert!(!registry.holds("team/other", &layout.layers[0]));
         }

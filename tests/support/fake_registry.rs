@@ -126,11 +126,7 @@ impl FakeRegistry {
     /// Method and target of each request that has arrived.
     pub(crate) fn arrivals(&self) -> Vec<String> {
         let record = self.shared.record();
-        record
-            .requests
-            .iter()
-            .map(|seen| format!("{} {}", seen.method, seen.target))
-            .collect()
+        record.requests.iter().map(|seen| format!("{} {}", seen.method, seen.target)).collect()
     }
 
     /// The one request that has arrived.
@@ -153,12 +149,7 @@ impl FakeRegistry {
 
     /// All bytes of one connection, up to a bound.
     pub(crate) fn raw(&self, connection: usize) -> Vec<u8> {
-        self.shared
-            .record()
-            .raw
-            .get(connection)
-            .cloned()
-            .unwrap_or_default()
+        self.shared.record().raw.get(connection).cloned().unwrap_or_default()
     }
 
     /// How the proxy ended the connections whose end the script has seen.
@@ -197,12 +188,7 @@ impl Visit {
         record.connections += 1;
         record.raw.push(Vec::new());
         drop(record);
-        Self {
-            connection,
-            socket: Some(socket),
-            unread: Vec::new(),
-            shared,
-        }
+        Self { connection, socket: Some(socket), unread: Vec::new(), shared }
     }
 
     /// Reads requests whole and answers them, until the proxy ends the connection.
@@ -245,9 +231,7 @@ impl Visit {
 
     /// Reads the body of `request`; whether it came to its proper end.
     pub(crate) fn body(&mut self, request: &mut Received) -> bool {
-        let length = request
-            .field("content-length")
-            .and_then(|length| length.parse().ok());
+        let length = request.field("content-length").and_then(|length| length.parse().ok());
         let chunked = request.field("transfer-encoding").is_some();
         request.complete = if chunked {
             self.chunks(request).is_some()
@@ -275,9 +259,7 @@ impl Visit {
 
     /// Sends `bytes`; whether the proxy took them.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.socket
-            .as_mut()
-            .is_some_and(|socket| socket.write_all(bytes.as_ref()).is_ok())
+        self.socket.as_mut().is_some_and(|socket| socket.write_all(bytes.as_ref()).is_ok())
     }
 
     /// Sends `bytes` one at a time with a `pause` after each, as a registry that stalls does.
@@ -328,10 +310,7 @@ impl Visit {
             let digits = String::from_utf8_lossy(&line);
             let size = usize::from_str_radix(digits.trim_end(), 16).ok()?;
             self.take(request, size)?;
-            let mut end = Received {
-                place: usize::MAX,
-                ..Received::default()
-            };
+            let mut end = Received { place: usize::MAX, ..Received::default() };
             self.take(&mut end, 2)?;
             if size == 0 {
                 return (end.body == b"\r\n").then_some(());
@@ -419,11 +398,9 @@ mod tests {
     #[test]
     fn a_whole_answer_a_short_one_and_a_reset_one_are_told_apart() {
         let bytes = answer(200, "", &[7; 100_000]);
-        for (end, expected) in [
-            ("whole", None),
-            ("fin", Some(Broken::Ended)),
-            ("rst", Some(Broken::Reset)),
-        ] {
+        for (end, expected) in
+            [("whole", None), ("fin", Some(Broken::Ended)), ("rst", Some(Broken::Reset))]
+        {
             let bytes = bytes.clone();
             let registry = FakeRegistry::scripted(move |visit| {
                 visit.head();
@@ -452,10 +429,7 @@ mod tests {
                 visit.send(bytes);
             });
             let broken = ask(&registry).answer().expect_err(bytes);
-            assert!(
-                matches!(broken, Broken::Malformed(_)),
-                "{bytes}: {broken:?}"
-            );
+            assert!(matches!(broken, Broken::Malformed(_)), "{bytes}: {broken:?}");
         }
     }
 
@@ -467,14 +441,9 @@ mod tests {
             let head = "PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
             caller.send(format!("{head}{chunks}"));
             caller.finish();
-            eventually("the end", || {
-                (registry.endings() == [Ending::Closed]).then_some(())
-            });
+            eventually("the end", || (registry.endings() == [Ending::Closed]).then_some(()));
             let seen = registry.only_request();
-            assert_eq!(
-                (seen.body.as_slice(), seen.complete),
-                (&b"hello"[..], complete)
-            );
+            assert_eq!((seen.body.as_slice(), seen.complete), (&b"hello"[..], complete));
         }
     }
 
@@ -482,13 +451,9 @@ mod tests {
     fn a_reset_of_the_other_side_is_noticed() {
         let registry = FakeRegistry::answering(|_| answer(201, "", b""));
         let caller = ask(&registry);
-        eventually("the request", || {
-            (!registry.arrivals().is_empty()).then_some(())
-        });
+        eventually("the request", || (!registry.arrivals().is_empty()).then_some(()));
         caller.reset();
-        eventually("the reset", || {
-            (registry.endings() == [Ending::Reset]).then_some(())
-        });
+        eventually("the reset", || (registry.endings() == [Ending::Reset]).then_some(()));
     }
 
     #[test]

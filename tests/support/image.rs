@@ -38,14 +38,11 @@ impl Layout {
     /// An index of an image for amd64 and one for arm64.
     pub(crate) fn index(folder: &Path, seed: u64) -> Self {
         let mut layout = Self::empty(folder);
-        let manifests = ["amd64", "arm64"]
-            .iter()
-            .zip(seed..)
-            .map(|(architecture, seed)| {
-                let mut descriptor = layout.small_image(architecture, 2, seed);
-                descriptor["platform"] = json!({"architecture": architecture, "os": "linux"});
-                descriptor
-            });
+        let manifests = ["amd64", "arm64"].iter().zip(seed..).map(|(architecture, seed)| {
+            let mut descriptor = layout.small_image(architecture, 2, seed);
+            descriptor["platform"] = json!({"architecture": architecture, "os": "linux"});
+            descriptor
+        });
         let manifests: Vec<_> = manifests.collect();
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
         let descriptor = layout.json_blob(INDEX, &index);
@@ -73,24 +70,13 @@ impl Layout {
 
     fn empty(folder: &Path) -> Self {
         fs::create_dir_all(folder.join("blobs/sha256")).expect("a folder");
-        fs::write(
-            folder.join("oci-layout"),
-            r#"{"imageLayoutVersion": "1.0.0"}"#,
-        )
-        .expect("a file");
-        Self {
-            folder: folder.to_owned(),
-            digest: String::new(),
-            layers: Vec::new(),
-        }
+        fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("a file");
+        Self { folder: folder.to_owned(), digest: String::new(), layers: Vec::new() }
     }
 
     fn finish(&mut self, descriptor: &Value) {
         let mut descriptor = descriptor.clone();
-        descriptor["digest"]
-            .as_str()
-            .unwrap_or_default()
-            .clone_into(&mut self.digest);
+        descriptor["digest"].as_str().unwrap_or_default().clone_into(&mut self.digest);
         descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
         let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
         fs::write(self.folder.join("index.json"), index.to_string()).expect("a file");

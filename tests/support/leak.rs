@@ -36,10 +36,7 @@ pub(crate) fn assert_absent(secrets: &[&str], captured: &[u8], place: &str) {
 pub(crate) fn find(secrets: &[&str], captured: &[u8]) -> Option<&'static str> {
     let text = String::from_utf8_lossy(captured);
     secrets.iter().find_map(|secret| {
-        forms(secret)
-            .into_iter()
-            .find(|(_, form)| text.contains(form))
-            .map(|(name, _)| name)
+        forms(secret).into_iter().find(|(_, form)| text.contains(form)).map(|(name, _)| name)
     })
 }
 
@@ -58,13 +55,7 @@ fn forms(secret: &str) -> Vec<(&'static str, String)> {
         ("raw", secret.to_owned()),
         ("URL-encoded", escaped(true)),
         ("URL-encoded", escaped(false)),
-        (
-            "JSON",
-            serde_json::Value::from(secret)
-                .to_string()
-                .trim_matches('"')
-                .to_owned(),
-        ),
+        ("JSON", serde_json::Value::from(secret).to_string().trim_matches('"').to_owned()),
     ];
     // In the Base64 of a longer text the secret starts at one of three offsets; the characters at
     // its ends mix with its neighbours and are left out.
@@ -85,25 +76,13 @@ mod tests {
     fn a_marked_secret_is_found_in_every_form_it_may_take() {
         for captured in [
             format!("password={PASSWORD}."),
-            format!(
-                "Authorization: Basic {}",
-                crate::support::base64(format!("u:{PASSWORD}"))
-            ),
-            format!(
-                "Authorization: Basic {}",
-                crate::support::base64(format!("us:{PASSWORD}"))
-            ),
-            format!(
-                "Authorization: Basic {}",
-                crate::support::base64(format!("use:{PASSWORD}"))
-            ),
+            format!("Authorization: Basic {}", crate::support::base64(format!("u:{PASSWORD}"))),
+            format!("Authorization: Basic {}", crate::support::base64(format!("us:{PASSWORD}"))),
+            format!("Authorization: Basic {}", crate::support::base64(format!("use:{PASSWORD}"))),
             "p=canary-K7x%2Fpw%2BQ9%3Dzz%3F%253%3Bb".to_owned(),
             "p=canary-K7x%2fpw%2bQ9%3dzz%3f%253%3bb".to_owned(),
         ] {
-            assert!(
-                find(&passwords(), captured.as_bytes()).is_some(),
-                "{captured}"
-            );
+            assert!(find(&passwords(), captured.as_bytes()).is_some(), "{captured}");
             assert!(find(&tokens(), captured.as_bytes()).is_none(), "{captured}");
         }
         assert_eq!(find(&everything(), b"canary-K7x and nothing more"), None);

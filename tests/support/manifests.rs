@@ -59,9 +59,7 @@ impl Manifests {
 
     /// Name and text of each file.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()))
+        self.0.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 }
 
@@ -142,11 +140,7 @@ pub(crate) fn callers() -> String {
             quoted(token)
         )
     };
-    format!(
-        "{}---\n{}",
-        one("ci", "builder", TOKEN),
-        one("ops", "stranger", STRANGER_TOKEN)
-    )
+    format!("{}---\n{}", one("ci", "builder", TOKEN), one("ops", "stranger", STRANGER_TOKEN))
 }
 
 /// `ci/builder` may use the connectors of `namespace`.

@@ -19,21 +19,14 @@ use super::{base64, leak};
 /// `parts` are names of programs, or `mount namespaces` for what only root may do.
 #[track_caller]
 pub(crate) fn lacking(parts: &[&str]) -> bool {
-    let missing: Vec<_> = parts
-        .iter()
-        .copied()
-        .filter(|part| !is_present(part))
-        .collect();
+    let missing: Vec<_> = parts.iter().copied().filter(|part| !is_present(part)).collect();
     if missing.is_empty() {
         return false;
     }
     let thread = std::thread::current();
     let story = thread.name().unwrap_or("a story");
     let line = format!("SKIPPED {story}: needs {}", missing.join(", "));
-    assert!(
-        std::env::var_os("HARBOR_CONNECTOR_TEST_REQUIRE").is_none_or(|v| v != "1"),
-        "{line}"
-    );
+    assert!(std::env::var_os("HARBOR_CONNECTOR_TEST_REQUIRE").is_none_or(|v| v != "1"), "{line}");
     // Not `eprintln!`: the harness keeps that from the reader when a test passes.
     let _ = writeln!(std::io::stderr(), "{line}");
     true
@@ -41,10 +34,7 @@ pub(crate) fn lacking(parts: &[&str]) -> bool {
 
 fn is_present(part: &str) -> bool {
     if part == "mount namespaces" {
-        let tried = Command::new("unshare")
-            .args(["-m", "true"])
-            .stderr(Stdio::null())
-            .status();
+        let tried = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
         return tried.is_ok_and(|status| status.success());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -58,12 +48,7 @@ pub(crate) fn with_hosts(scratch: &Path, hosts: &str, program: &str) -> Command 
     let file = scratch.join("hosts");
     fs::write(&file, hosts).expect("a hosts file");
     let mut command = Command::new("unshare");
-    command.args([
-        "-m",
-        "sh",
-        "-c",
-        "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
-    ]);
+    command.args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
     command.arg(file).arg(program);
     command
 }
@@ -97,10 +82,7 @@ impl Job {
             at("graphroot")
         );
         write(at("storage.conf"), storage);
-        Self {
-            scratch,
-            hosts: None,
-        }
+        Self { scratch, hosts: None }
     }
 
     /// The same job where `name` resolves to this machine.
@@ -148,11 +130,7 @@ impl Job {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         leak::assert_absent(&leak::passwords(), &output.stdout, line);
         leak::assert_absent(&leak::passwords(), &output.stderr, line);
-        (
-            output.status.success(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
     }
 }
 
@@ -161,11 +139,7 @@ fn lower_case_folder() -> TempDir {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("job-{}-{number}", std::process::id());
-    tempfile::Builder::new()
-        .prefix(&name)
-        .rand_bytes(0)
-        .tempdir()
-        .expect("a temporary folder")
+    tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("a temporary folder")
 }
 
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;

@@ -70,25 +70,14 @@ impl Proxy {
             Some(hosts) => super::programs::with_hosts(scratch.path(), hosts, PROGRAM),
         };
         command.arg("proxy").arg("--file").arg(&folder);
-        command
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(flags);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
-        command
-            .stdin(Stdio::null())
-            .stdout(file("stdout"))
-            .stderr(file("stderr"));
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let child = Running(command.spawn().expect("the program starts"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let ready = serde_json::Value::Null;
-        let mut proxy = Self {
-            child,
-            scratch,
-            ready,
-            listen: nowhere,
-            admin: nowhere,
-            ended: None,
-        };
+        let mut proxy =
+            Self { child, scratch, ready, listen: nowhere, admin: nowhere, ended: None };
         proxy.await_ready();
         proxy
     }
@@ -96,14 +85,8 @@ impl Proxy {
     fn await_ready(&mut self) {
         let line = eventually("the proxy's line of JSON", || {
             let ended = self.child.0.try_wait().expect("a child");
-            assert!(
-                ended.is_none(),
-                "the proxy ended: {ended:?}\n{}",
-                self.log()
-            );
-            self.output("stdout")
-                .split_once('\n')
-                .map(|(line, _)| line.to_owned())
+            assert!(ended.is_none(), "the proxy ended: {ended:?}\n{}", self.log());
+            self.output("stdout").split_once('\n').map(|(line, _)| line.to_owned())
         });
         self.ready = serde_json::from_str(&line).expect("a line of JSON");
         let address = |name: &str| self.ready[name].as_str().and_then(|text| text.parse().ok());
@@ -159,8 +142,7 @@ impl Proxy {
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let wanted = format!("harbor_connector_{series} ");
         let text = self.admin("/metrics").text();
-        text.lines()
-            .find_map(|line| line.strip_prefix(&wanted)?.trim().parse().ok())
+        text.lines().find_map(|line| line.strip_prefix(&wanted)?.trim().parse().ok())
     }
 
     /// Writes a manifest as an editor does: whole, under another name, then renamed.
@@ -190,9 +172,7 @@ impl Proxy {
     pub(crate) fn logged(&self, words: &[&str]) -> String {
         eventually(&format!("a log line with {words:?}"), || {
             let log = self.log();
-            log.lines()
-                .find(|line| words.iter().all(|word| line.contains(word)))
-                .map(str::to_owned)
+            log.lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
         })
     }
 
@@ -204,15 +184,8 @@ impl Proxy {
     /// Its resident memory at its highest, in bytes.
     pub(crate) fn memory_peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it lives");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .expect("its memory");
-        let kibibytes: u64 = line
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .expect("a number");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kibibytes * 1024
     }
 
@@ -225,17 +198,13 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn exit(&mut self, patience: Duration) -> ExitStatus {
         let child = &mut self.child.0;
-        let status = within(patience, "the proxy's end", || {
-            child.try_wait().expect("a child")
-        });
+        let status = within(patience, "the proxy's end", || child.try_wait().expect("a child"));
         self.ended = Some(status);
         status
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.0.id())
-            .ok()
-            .and_then(Pid::from_raw);
+        let pid = i32::try_from(self.child.0.id()).ok().and_then(Pid::from_raw);
         if let (Some(pid), None) = (pid, self.ended) {
             let _ = kill_process(pid, signal);
         }
@@ -261,11 +230,7 @@ impl Drop for Proxy {
         for name in ["stdout", "stderr"] {
             leak::assert_absent(&leak::everything(), self.output(name).as_bytes(), name);
         }
-        assert!(
-            !self.log().contains("panicked at"),
-            "a panic:\n{}",
-            self.log()
-        );
+        assert!(!self.log().contains("panicked at"), "a panic:\n{}", self.log());
     }
 }
 
@@ -281,13 +246,9 @@ pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
         .spawn()
         .expect("the program starts");
     let mut child = Running(child);
-    let status = within(PATIENCE, "the program's end", || {
-        child.0.try_wait().expect("a child")
-    });
-    let (stdout, stderr) = (
-        read(&scratch.path().join("stdout")),
-        read(&scratch.path().join("stderr")),
-    );
+    let status = within(PATIENCE, "the program's end", || child.0.try_wait().expect("a child"));
+    let (stdout, stderr) =
+        (read(&scratch.path().join("stdout")), read(&scratch.path().join("stderr")));
     leak::assert_absent(&leak::everything(), stdout.as_bytes(), "stdout");
     leak::assert_absent(&leak::everything(), stderr.as_bytes(), "stderr");
     (status.code(), stdout, stderr)
