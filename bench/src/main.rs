@@ -10,6 +10,7 @@ use clap::Parser;
 mod registry;
 mod demo;
 
+mod results;
 mod caller;
 mod framing;
 mod wire;
