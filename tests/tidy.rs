@@ -207,7 +207,9 @@ fn a_stage_calls_no_stage_only_exchange_does() {
                     let rest = &line[place + call.len()..];
                     let name: String = rest.chars().take_while(|c| is_word(*c as u8)).collect();
                     let is_function = name.starts_with(|c: char| c.is_ascii_lowercase());
-                    is_function && rest[name.len()..].starts_with('(')
+                    // The head of an answer is read where answers arrive, by the same pure parser.
+                    let is_excused = own == "stream" && *stage == "parse" && name == "response";
+                    is_function && !is_excused && rest[name.len()..].starts_with('(')
                 });
                 if calls {
                     complaints.push(format!(
