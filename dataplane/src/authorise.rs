@@ -1,8 +1,8 @@
 //! May this caller use this connector? Asked of the control plane once, remembered per core.
 //!
-//! [`Parsed`] in, [`Allowed`] out, and nothing else makes one. The token is taken from the request's
-//! `Authorization`, hashed for the memory and forgotten; it goes to the control plane and nowhere
-//! else. Whoever cannot be asked is never a refusal: the caller is told to try again (503).
+//! [`Parsed`] in, [`Allowed`] out, and nothing else makes one. The token is taken from the
+//! request's `Authorization`, hashed for the memory and forgotten; it goes to the control plane and
+//! nowhere else. Whoever cannot be asked is never a refusal: the caller is told to try again (503).
 
 use std::cell::RefCell;
 use std::collections::HashMap;

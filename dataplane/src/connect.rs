@@ -1,8 +1,8 @@
 //! A connection to the registry: one that is open and idle, or a new one.
 //!
 //! A routed connector in, an [`Outlet`] out. Every address is checked at the moment it is dialled,
-//! so a name that begins to point elsewhere leads nowhere (DNS rebinding). A certificate that is not
-//! trusted ends here: not a byte of a request has been sent then.
+//! so a name that begins to point elsewhere leads nowhere (DNS rebinding). A certificate that is
+//! not trusted ends here: not a byte of a request has been sent then.
 
 use std::io;
 use std::net::SocketAddr;

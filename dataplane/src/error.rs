@@ -146,8 +146,6 @@ pub enum Kind {
     RegistryTruncated,
     /// The caller went away, or stalled beyond `body_progress_wait`.
     CallerGone,
-    /// A defect of ours; the connection ends, the core goes on.
-    Panicked,
 }
 
 /// One row of the table.
@@ -208,7 +206,6 @@ impl Kind {
             Self::RegistryMalformed(_) => (502, "UNKNOWN", Registry, "registry-malformed", None),
             Self::RegistryTruncated => (502, "UNKNOWN", Registry, "registry-truncated", None),
             Self::CallerGone => (408, "UNKNOWN", Caller, "caller-gone", None),
-            Self::Panicked => (500, "UNKNOWN", Proxy, "panicked", None),
         }
     }
 
@@ -255,7 +252,6 @@ impl Kind {
             Self::RegistryClosed => "the registry closed the connection before it answered",
             Self::RegistryTruncated => "the registry's answer broke off",
             Self::CallerGone => "the request's body stopped",
-            Self::Panicked => "internal error",
         }
     }
 }

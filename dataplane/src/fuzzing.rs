@@ -1,7 +1,7 @@
 //! What must hold for any input: one function per pure module, each panicking where it does not.
 //!
-//! Bytes in, out whether they got all the way. The fuzz targets in `tests/fuzz` and the seeded tests of the modules call
-//! these; the program never does (feature `fuzzing`, off by default).
+//! Bytes in, out whether they got all the way. The fuzz targets in `tests/fuzz` and the seeded
+//! tests of the modules call these; the program never does (feature `fuzzing`, off by default).
 
 use std::sync::Arc;
 use std::time::Duration;

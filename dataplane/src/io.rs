@@ -1,9 +1,9 @@
 //! The one place that knows the runtime: sockets by readiness, time, tasks.
 //!
-//! Every socket is non-blocking. A call is tried first; only when the kernel answers `EAGAIN` does a
-//! task wait for readiness (a poll on io_uring, epoll otherwise). So a wait can be given up without
-//! losing a byte, nothing is pinned while a connection idles, and nothing above this file can tell
-//! which driver runs.
+//! Every socket is non-blocking. A call is tried first; only when the kernel answers `EAGAIN` does
+//! a task wait for readiness (a poll on io_uring, epoll otherwise). So a wait can be given up
+//! without losing a byte, nothing is pinned while a connection idles, and nothing above this file
+//! can tell which driver runs.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -21,8 +21,6 @@ pub mod counters;
 // The life of one request, in order.
 mod exchange;
 mod accept;
-mod parse;
-mod target;
 mod authorise;
 mod route;
 mod rewrite;
@@ -31,6 +29,11 @@ mod stream;
 mod reply;
 mod account;
 
+// The grammar that they read by: pure functions of bytes.
+mod parse;
+mod target;
+mod body;
+
 // What the stages stand on.
 mod worker;
 mod mailbox;
@@ -38,7 +41,6 @@ mod balance;
 mod io;
 mod transport;
 mod buffer;
-mod body;
 mod pool;
 mod tls;
 mod resolve;

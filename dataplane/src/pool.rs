@@ -69,10 +69,17 @@ impl<T> Pool<T> {
         }
     }
 
-    /// Drops what has been unused for too long, and everything whose key `is_live` denies.
-    pub(crate) fn expire(&mut self, now: Instant, is_live: impl Fn(&Key) -> bool) {
+    /// Drops what has been unused for too long, what `is_good` finds dead, and everything whose key
+    /// `is_live` denies.
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        is_live: impl Fn(&Key) -> bool,
+        is_good: impl Fn(&T) -> bool,
+    ) {
+        let age_max = self.age_max;
         self.idle.retain(|key, idle| {
-            idle.retain(|(_, since)| now.duration_since(*since) < self.age_max);
+            idle.retain(|(item, since)| now.duration_since(*since) < age_max && is_good(item));
             !idle.is_empty() && is_live(key)
         });
     }
@@ -117,9 +124,10 @@ mod tests {
         assert_eq!(pool.len(), 2, "one too many");
         assert_eq!(pool.take(&key("1"), start + Duration::from_secs(30)), None, "too old");
         pool.put(key("2"), 9, start + Duration::from_secs(20));
-        pool.expire(start + Duration::from_secs(31), |_| true);
+        pool.expire(start + Duration::from_secs(31), |_| true, |_| true);
         assert_eq!(pool.len(), 1, "the old ones are gone");
-        pool.expire(start + Duration::from_secs(31), |key| *key.version != *"2");
-        assert_eq!(pool.len(), 0, "a retired key is gone");
+        pool.put(key("3"), 7, start + Duration::from_secs(20));
+        pool.expire(start + Duration::from_secs(31), |key| *key.version != *"2", |item| *item != 7);
+        assert_eq!(pool.len(), 0, "a retired key and a dead connection are gone");
     }
 }

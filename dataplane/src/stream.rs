@@ -1,8 +1,8 @@
 //! The exchange on the wire: the request to the registry, its answer back, both bodies at once.
 //!
 //! An upload and the registry's answer are awaited together, so an early refusal reaches a caller
-//! that is still sending. What the registry could have seen is never sent a second time; a body that
-//! breaks off on one side breaks off on the other.
+//! that is still sending. What the registry could have seen is never sent a second time; a body
+//! that breaks off on one side breaks off on the other.
 
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -70,8 +70,8 @@ pub(crate) async fn ask(
     }
 }
 
-/// Sends a request with its body, wipes its head, and reads the head of its answer, which may come early. `moved`
-/// tells how many of the body's bytes the registry may have seen.
+/// Sends a request with its body, wipes its head, and reads the head of its answer, which may come
+/// early. `moved` tells how many of the body's bytes the registry may have seen.
 pub(crate) async fn upload(
     inbound: &mut Inbound,
     outlet: &mut Outlet,
@@ -141,7 +141,8 @@ pub(crate) async fn relay(
 }
 
 /// Reads a body that nobody is to see, so that its connection can be used again. `false`: it was
-/// too long, too slow or broken, and the connection cannot.
+/// too long, not there yet or broken, and the connection cannot. Not waited for: some registries
+/// announce more than they send (docker-registry's 416 has the length of the blob).
 pub(crate) async fn swallow(outlet: &mut Outlet, framing: Framing, limits: &Limits) -> bool {
     let mut decoder = body::Decoder::new(framing);
     let mut left = limits.error_body_bytes_max;
@@ -155,7 +156,7 @@ pub(crate) async fn swallow(outlet: &mut Outlet, framing: Framing, limits: &Limi
                 Ok(body::Step::End) => return true,
                 Ok(body::Step::More) if left > 0 => {
                     let spare = outlet.buffer.spare();
-                    match outlet.transport.read(spare, LAST_WORD_WAIT).await {
+                    match outlet.transport.read(spare, SWALLOW_WAIT).await {
                         Ok(0) | Err(_) => return false,
                         Ok(count) => outlet.buffer.note_read(count),
                     }
@@ -164,7 +165,7 @@ pub(crate) async fn swallow(outlet: &mut Outlet, framing: Framing, limits: &Limi
             }
         }
     };
-    framing != Framing::UntilClose && within(LAST_WORD_WAIT, swallowed).await.unwrap_or(false)
+    framing != Framing::UntilClose && within(SWALLOW_WAIT, swallowed).await.unwrap_or(false)
 }
 
 async fn read_answer(
@@ -221,6 +222,8 @@ impl Reading<'_> {
     }
 }
 
+/// How long a body that nobody is to see may take.
+const SWALLOW_WAIT: Duration = Duration::from_millis(50);
 /// Longer than any bound: the deadline is elsewhere.
 const UNBOUNDED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long we listen to a registry that has stopped listening to us.

@@ -1,8 +1,8 @@
 //! The cores: one pinned thread and one runtime each, started and drained together.
 //!
 //! A core shares nothing that it writes with another but its counters. What it is told from outside
-//! (connections, verdicts, addresses, the order to drain) comes as mail; on a slow tick it looks for
-//! a new snapshot and lets go of what is too old.
+//! (connections, verdicts, addresses, the order to drain) comes as mail; on a slow tick it looks
+//! for a new snapshot and lets go of what is too old.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -255,9 +255,10 @@ impl Core {
         let now = Instant::now();
         let mut snapshots = self.snapshots.borrow_mut();
         let snapshot = snapshots.current();
-        self.pool.borrow_mut().expire(now, |key| {
-            snapshot.connector(key.reference()).is_some_and(|now| Key::of(now) == *key)
-        });
+        let is_live =
+            |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| Key::of(now) == *key);
+        // A connection that its registry has closed would otherwise be kept half open until then.
+        self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
         self.verdicts.expire(&self.limits);
     }

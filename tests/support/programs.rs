@@ -134,7 +134,8 @@ impl Job {
     }
 }
 
-/// A temporary folder whose name buildah and podman can turn into an image's, which has no capitals.
+/// A temporary folder whose name buildah and podman can turn into an image's, which has no
+/// capitals.
 fn lower_case_folder() -> TempDir {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);

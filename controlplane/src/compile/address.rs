@@ -66,7 +66,8 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
     Ok((Origin { scheme, host: host.into(), port }, base_path(path)?))
 }
 
-/// What of an address may be shown in a message: nothing, if a user, password or query may be in it.
+/// What of an address may be shown in a message: nothing, if a user, password or query may be in
+/// it.
 pub(super) fn shown(address: &str) -> &str {
     if address.contains(['@', '?', '#']) { "" } else { address }
 }

@@ -55,8 +55,8 @@ impl Table {
         self.tokens.len()
     }
 
-    /// The verdict on a token, and on its bearer's right to `connector` if one is named. A connector
-    /// that does not exist is denied like one that may not be used.
+    /// The verdict on a token, and on its bearer's right to `connector` if one is named. A
+    /// connector that does not exist is denied like one that may not be used.
     pub fn verdict(&self, token: &Token, connector: Option<&ConnectorRef>) -> Verdict {
         // Looking a sum up takes a time that says nothing about any token.
         let Some(account) = self.tokens.get(&sum(token.as_bytes())) else {

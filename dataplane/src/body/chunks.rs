@@ -110,13 +110,17 @@ impl Chunks {
         Ok(())
     }
 
-    /// One byte of a chunk's size: 1 to 16 hexadecimal digits, nothing else.
+    /// One byte of a chunk's size: 1 to 16 hexadecimal digits, nothing else, and no more than a
+    /// signed number holds, for that is what others read it into.
     fn size_byte(&mut self, byte: u8) -> Result<Place, &'static str> {
         let digit = char::from(byte).to_digit(16);
         match (digit, byte) {
             (Some(digit), _) if self.count < SIZE_DIGITS_MAX => {
                 self.size = (self.size << 4) | u64::from(digit);
                 self.count += 1;
+                if i64::try_from(self.size).is_err() {
+                    return Err("a chunk's size is beyond all sizes");
+                }
                 Ok(Place::Size)
             }
             (None, b'\r') if self.count > 0 => Ok(Place::SizeLf),

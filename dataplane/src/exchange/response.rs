@@ -1,7 +1,8 @@
 //! The second half of an exchange: the registry's answer, or ours, to the caller.
 //!
 //! An [`Answered`] request in, [`Next`] out. Until the response has begun every failure is still an
-//! `Error` that becomes a refusal; from then on it is noted in the record, and the connection is cut.
+//! `Error` that becomes a refusal; from then on it is noted in the record, and the connection is
+//! cut.
 
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -44,18 +45,17 @@ pub(super) async fn answer(
             }
         }
         Reply::Replace(kind) => {
+            let next = refuse(inbound, Error::new(Stage::Stream, kind), close, record, core).await;
             if stream::swallow(&mut outlet, framing, &core.limits).await && reusable {
                 connect::keep(outlet, core);
             }
-            let error = Error::new(Stage::Stream, kind);
-            return Ok(refuse(inbound, error, close, record, core).await);
+            return Ok(next);
         }
         Reply::ReplaceBody { status, retry_after } => {
-            let whole = stream::swallow(&mut outlet, framing, &core.limits).await;
             let bytes = reply::unreadable(status, retry_after.as_deref(), record, close);
             record.status = status;
             record.end = Some(say(inbound, &bytes, core).await);
-            if !whole {
+            if !stream::swallow(&mut outlet, framing, &core.limits).await {
                 return Ok(next);
             }
         }

@@ -58,9 +58,9 @@ impl Passage<'_> {
         let mut sink = Sink { to, head, decoder, chunked_out, moved, bytes_max, limits };
         let mut block = None;
         loop {
-            let consumed = sink.take(input.filled()).await?;
+            let (consumed, done) = sink.take(input.filled()).await?;
             input.consume(consumed);
-            if sink.decoder.is_done() {
+            if done {
                 return sink.send(&[]).await;
             }
             // The receiver shall not wait for the head until more of the body is here.
@@ -76,9 +76,12 @@ impl Passage<'_> {
             let block = block.get_or_insert_with(|| Block::new(wanted.min(FIRST_BLOCK_BYTES)));
             let count = read(from, block.front_mut(wanted), limits).await?;
             sink.check_end(count)?;
-            let consumed = sink.take(block.front(count)).await?;
+            let (consumed, done) = sink.take(block.front(count)).await?;
             // What the decoder could not use yet, or what follows the body.
             input.append(block.front(count).get(consumed..).unwrap_or_default());
+            if done {
+                return Ok(());
+            }
             if count == block.len() && block.len() < limits.body_buffer_bytes {
                 *block = Block::new((block.len() * BLOCK_GROWTH).min(limits.body_buffer_bytes));
             }
@@ -98,8 +101,9 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Sends on what `bytes` hold of the body, and says how many of them were used up.
-    async fn take(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+    /// Sends on what `bytes` hold of the body, and says how many of them were used up and whether
+    /// that was the end of it. Not to be called again after the end.
+    async fn take(&mut self, bytes: &[u8]) -> Result<(usize, bool), Broken> {
         let mut used = 0;
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
@@ -109,12 +113,12 @@ impl Sink<'_> {
                     self.payload(rest.get(..count).unwrap_or_default()).await?;
                     used += count;
                 }
-                Step::More => return Ok(used),
+                Step::More => return Ok((used, false)),
                 Step::End => {
                     if self.chunked_out {
                         self.send(&[b"0\r\n\r\n"]).await?;
                     }
-                    return Ok(used);
+                    return Ok((used, true));
                 }
             }
         }
@@ -151,7 +155,8 @@ impl Sink<'_> {
         usize::try_from(remaining).unwrap_or(usize::MAX).min(limits.body_buffer_bytes)
     }
 
-    /// The sender closed its side if `count` is 0: that is the end of some bodies, and breaks others.
+    /// The sender closed its side if `count` is 0: that is the end of some bodies, and breaks
+    /// others.
     fn check_end(&mut self, count: usize) -> Result<(), Broken> {
         if count > 0 {
             return Ok(());

@@ -1,4 +1,5 @@
-//! Any bytes as a request, a NUL byte and an answer: see `dataplane::fuzzing::rewrite` for what must hold.
+//! Any bytes as a request, a NUL byte and an answer: see `dataplane::fuzzing::rewrite` for what
+//! must hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,5 @@
-//! Any bytes as a request whose target is looked at: see `dataplane::fuzzing::target` for what must hold.
+//! Any bytes as a request whose target is looked at: see `dataplane::fuzzing::target` for what must
+//! hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
