@@ -105,3 +105,36 @@ fn the_memory_of_verdicts_is_bounded_and_keeps_the_newest() {
     assert!(memory.get(&[99; 32], 0, Instant::now(), &limits).is_some());
     assert!(memory.get(&[1; 32], 0, Instant::now(), &limits).is_none());
 }
+
+#[test]
+fn one_question_is_asked_however_many_want_its_answer() {
+    let limits = limits();
+    let (postbox, _inbox) = crate::mailbox::mailbox().unwrap();
+    let (questions, asked) = crossbeam::channel::bounded(1);
+    let verdicts = Verdicts::new(questions, postbox, Arc::default());
+    let connector = ConnectorRef::new("ci", "harbor");
+    let ask = |text: &str, rights| {
+        let token = Token::new(text.as_bytes().to_vec());
+        let key = key(&token, Some(&connector));
+        verdicts.ask(key, token, Some(&connector), rights, &limits)
+    };
+    let mut waiting: Vec<_> = (0..3).map(|_| ask("a", 1).unwrap()).collect();
+    assert_eq!(asked.len(), 1);
+    // The queue is full: whoever comes with another question is told so at once.
+    assert_eq!(ask("b", 1).err(), Some(Kind::Overloaded));
+    let first = asked.recv().unwrap();
+    assert_eq!(first.token.as_bytes(), b"a");
+    // Under new rights the old answer would be the wrong one.
+    waiting.push(ask("a", 2).unwrap());
+    assert_eq!(asked.len(), 1);
+    verdicts.deliver(first.number, &Verdict::Unauthenticated, &limits);
+    let verdict = Verdict::Allowed(Arc::default());
+    verdicts.deliver(asked.recv().unwrap().number, &verdict, &limits);
+    for mut answer in waiting {
+        assert!(answer.try_recv().unwrap().is_some(), "everybody is answered");
+    }
+    let token = Token::new(b"a".to_vec());
+    let key = key(&token, Some(&connector));
+    let remembered = verdicts.state.borrow().memory.get(&key, 2, Instant::now(), &limits);
+    assert_eq!(remembered, Some(verdict));
+}
