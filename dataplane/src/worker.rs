@@ -27,6 +27,7 @@ use crate::counters::{AllCounters, Counters};
 use crate::io as core_io;
 use crate::limits::Limits;
 use crate::mailbox::{Inbox, Mail, Postbox, Question, mailbox};
+use crate::pipes::Pipes;
 use crate::pool::{Key, Pool};
 use crate::resolve::{self, Lookup, Names};
 use crate::snapshot::{Publisher, Reader, Snapshot};
@@ -187,6 +188,8 @@ pub(crate) struct Core {
     pub(crate) names: Names,
     /// Its idle connections to registries.
     pub(crate) pool: RefCell<Pool<Transport>>,
+    /// The pipes that bodies are spliced through.
+    pub(crate) pipes: Rc<Pipes>,
     /// Its TLS configurations.
     pub(crate) tls: RefCell<TlsConfigs>,
     /// See [`Settings::cluster_domain`].
@@ -322,6 +325,7 @@ impl Seed {
             verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
             names: Names::new(self.lookups, postbox),
             pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
+            pipes: Pipes::new(&self.limits),
             tls: RefCell::default(),
             cluster_domain: self.cluster_domain,
             loopback_allowed: self.loopback_allowed,

@@ -6,38 +6,13 @@ use super::*;
 use crate::parse;
 
 fn limits() -> Limits {
-    let wait = Duration::from_secs(5);
     Limits {
-        head_bytes_max: 64 << 10,
-        head_fields_max: 128,
-        target_bytes_max: 8 << 10,
-        head_wait: wait,
-        idle_caller_wait: wait,
-        body_progress_wait: wait,
-        upload_answer_wait: wait,
-        answer_wait: wait,
-        connect_wait: wait,
-        connect_total_wait: wait,
-        handshake_wait: wait,
-        resolve_wait: wait,
-        resolve_age_max: wait,
-        resolve_stale_max: wait,
-        idle_registry_wait: wait,
-        idle_registry_max: 4,
-        linger_wait: wait,
-        linger_bytes_max: 1 << 20,
-        manifest_bytes_max: 8 << 20,
-        error_body_bytes_max: 64 << 10,
-        interim_answers_max: 32,
-        connections_max: 100,
         token_bytes_max: 1024,
         verdict_age_max: Duration::from_secs(60),
         denial_age_max: Duration::from_secs(5),
         rejection_age_max: Duration::from_secs(10),
         verdicts_max: 8,
-        verdict_wait: wait,
-        body_buffer_bytes: 256 << 10,
-        long_transfer_bytes: 1 << 20,
+        ..crate::fuzzing::limits()
     }
 }
 

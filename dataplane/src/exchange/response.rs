@@ -79,8 +79,7 @@ async fn relay(
 ) -> Result<(), Error> {
     let chunked_out = framing == Framing::Chunked && ahead.version == Version::Http11;
     let moved = Cell::new(0);
-    let limits = &core.limits;
-    let relayed = stream::relay(inbound, outlet, head, framing, chunked_out, &moved, limits).await;
+    let relayed = stream::relay(inbound, outlet, head, framing, chunked_out, &moved, core).await;
     record.bytes_down = moved.get();
     relayed.map_err(|broken| {
         let kind = match broken {
