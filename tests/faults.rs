@@ -762,6 +762,8 @@ fn interim_answers_are_dropped_up_to_a_bound() {
 fn bytes_after_an_answer_never_become_part_of_another() {
     let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     for later in [false, true] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let sending = Arc::clone(&sent);
         let registry = FakeRegistry::scripted(move |visit| {
             let mut number = 0;
             while visit.head().is_some() {
@@ -775,6 +777,7 @@ fn bytes_after_an_answer_never_become_part_of_another() {
                 } else {
                     visit.send([&good, smuggled.as_bytes()].concat());
                 }
+                sending.fetch_add(1, Ordering::Release);
             }
         });
         let proxy = start(&registry, &["--cores", "1"]);
@@ -782,6 +785,10 @@ fn bytes_after_an_answer_never_become_part_of_another() {
         for round in 0..6 {
             let reply = caller.ask(&request("GET", MANIFEST, ""));
             assert_eq!(reply.text(), "good", "round {round}, later {later}");
+            // What comes after the next request was sent is an answer to it, whoever meant what.
+            eventually("the bytes after the answer", || {
+                (sent.load(Ordering::Acquire) > round).then_some(())
+            });
         }
         let _other: Vec<Caller> = (0..3)
             .map(|_| {

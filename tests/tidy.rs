@@ -372,7 +372,7 @@ fn every_file_opens_with_what_it_is_and_keeps_its_lines_short() {
                 // rustfmt does not break strings, and what it skips is a table.
                 let width =
                     if line.trim_start().starts_with("//") { line } else { code.trim_end() };
-                if width.chars().count() > 100 && !tables {
+                if width.chars().count() > 100 && !tables && !line.contains('"') {
                     complaints.push(format!("{}:{}: a long line", source.path, number + 1));
                 }
                 for word in ["TODO", "FIXME", "XXX"] {
