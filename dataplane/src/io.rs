@@ -94,8 +94,8 @@ impl Socket {
         Ok(u64::try_from(count).unwrap_or(u64::MAX))
     }
 
-    /// Moves what fits of the content of `pipe` into this socket, or fails with `WouldBlock`. `more`
-    /// says that more is to follow at once, so that the kernel need not send a short packet.
+    /// Moves what fits of the content of `pipe` into this socket, or fails with `WouldBlock`.
+    /// `more` says that more is to follow at once, so that the kernel need not send a short packet.
     pub(crate) fn try_splice_out(&self, pipe: &mut Pipe, more: bool) -> io::Result<()> {
         let more = if more { SpliceFlags::MORE } else { SpliceFlags::empty() };
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK | more;
