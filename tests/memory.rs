@@ -8,7 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use crate::support::caller::request;
-use crate::support::{Manifests, PREFIX, Proxy};
+use crate::support::programs::lacking;
+use crate::support::{FakeRegistry, Manifests, PREFIX, Proxy, answer, eventually, noise};
 
 /// A body that no buffer holds by accident.
 const BODY: u64 = 8 << 30;
@@ -121,4 +122,38 @@ fn eight_gibibytes_pass_in_every_framing_and_leave_no_trace_in_memory() {
         let grown = proxy.memory_peak().saturating_sub(before);
         assert!(grown <= 8 << 20, "{way:?}: {grown} bytes more");
     }
+}
+
+#[test]
+fn two_hundred_uploads_at_once_need_no_privileges() {
+    if lacking(&["setpriv"]) {
+        return;
+    }
+    let body = noise(77, 256 << 10);
+    let registry = FakeRegistry::answering(|_| answer(201, "", b""));
+    let manifests = Manifests::for_registry(&registry.url());
+    let proxy = Proxy::start_without_privileges(&manifests, &["--cores", "2"]);
+    let target = format!("{PREFIX}/team/app/blobs/uploads/1?digest=sha256:{}", "b".repeat(64));
+    let head = request("PUT", &target, &format!("Content-Length: {}\r\n", body.len()));
+    let (first, rest) = body.split_at(body.len() / 2);
+    // All have begun before one may end: each holds its pipe, or has found that there is none.
+    let mut callers: Vec<_> = (0..200).map(|_| proxy.caller()).collect();
+    for caller in &mut callers {
+        caller.send(&head);
+        caller.send(first);
+    }
+    let decided = || {
+        let lent = proxy.metric("pipes_lent_total")?;
+        let refused = proxy.metric("pipes_refused_total")?;
+        (lent + refused >= 200.0).then_some((lent, refused))
+    };
+    let (lent, refused) = eventually("a decision on each body", decided);
+    assert!(lent >= 48.0 && refused > 0.0, "{lent} pipes, {refused} refusals");
+    for caller in &mut callers {
+        caller.send(rest);
+        assert_eq!(caller.answer().expect("an answer").status, 201);
+    }
+    let arrived = registry.requests();
+    assert_eq!(arrived.len(), 200);
+    assert!(arrived.iter().all(|seen| seen.complete && seen.body == body));
 }

@@ -8,13 +8,16 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
+use crate::counters::Counters;
 use crate::limits::Limits;
 
 /// The pipes of one core.
 pub(crate) struct Pipes {
+    counters: Arc<Counters>,
     idle: RefCell<Vec<Rc<Ends>>>,
     bytes: Cell<usize>,
     full_bytes: usize,
@@ -38,8 +41,9 @@ struct Ends {
 
 impl Pipes {
     /// No pipes yet, within the budget of `limits`.
-    pub(crate) fn new(limits: &Limits) -> Rc<Self> {
+    pub(crate) fn new(limits: &Limits, counters: &Arc<Counters>) -> Rc<Self> {
         Rc::new(Self {
+            counters: Arc::clone(counters),
             idle: RefCell::default(),
             bytes: Cell::new(0),
             full_bytes: limits.pipe_bytes,
@@ -50,7 +54,11 @@ impl Pipes {
     /// An empty pipe, or `None` when there is none to be had and the body is to be copied.
     pub(crate) fn borrow(self: &Rc<Self>) -> Option<Pipe> {
         let kept = self.idle.borrow_mut().pop();
-        let ends = kept.or_else(|| self.make())?;
+        let Some(ends) = kept.or_else(|| self.make()) else {
+            self.counters.pipes_refused.add(1);
+            return None;
+        };
+        self.counters.pipes_lent.add(1);
         Some(Pipe { ends, held: 0, pipes: Rc::clone(self) })
     }
 
@@ -120,7 +128,7 @@ mod tests {
             pipe_bytes_per_core: budget_bytes,
             ..crate::fuzzing::limits()
         };
-        Pipes::new(&limits)
+        Pipes::new(&limits, &Arc::default())
     }
 
     #[test]

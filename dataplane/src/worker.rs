@@ -331,7 +331,7 @@ impl Seed {
             verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
             names: Names::new(self.lookups, postbox),
             pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
-            pipes: Pipes::new(&self.limits),
+            pipes: Pipes::new(&self.limits, &counters),
             tls: RefCell::default(),
             cluster_domain: self.cluster_domain,
             loopback_allowed: self.loopback_allowed,

@@ -50,7 +50,16 @@ impl Proxy {
 
     /// A proxy on `manifests`, with more `flags`.
     pub(crate) fn start(manifests: &Manifests, flags: &[&str]) -> Self {
-        Self::start_with_hosts(manifests, flags, None)
+        Self::start_through(manifests, flags, |_| Command::new(PROGRAM))
+    }
+
+    /// The same without any capability; the machine needs `setpriv` for it.
+    pub(crate) fn start_without_privileges(manifests: &Manifests, flags: &[&str]) -> Self {
+        Self::start_through(manifests, flags, |_| {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set", "-all", "--inh-caps", "-all", PROGRAM]);
+            command
+        })
     }
 
     /// The same where `/etc/hosts` holds `hosts`; the machine needs `unshare` and root for it.
@@ -59,16 +68,24 @@ impl Proxy {
         flags: &[&str],
         hosts: Option<&str>,
     ) -> Self {
+        Self::start_through(manifests, flags, |scratch| match hosts {
+            None => Command::new(PROGRAM),
+            Some(hosts) => super::programs::with_hosts(scratch, hosts, PROGRAM),
+        })
+    }
+
+    fn start_through(
+        manifests: &Manifests,
+        flags: &[&str],
+        command: impl FnOnce(&Path) -> Command,
+    ) -> Self {
         let scratch = TempDir::new().expect("a temporary folder");
         let folder = scratch.path().join("manifests");
         fs::create_dir(&folder).expect("a folder");
         for (name, text) in manifests.files() {
             fs::write(folder.join(name), text).expect("a manifest");
         }
-        let mut command = match hosts {
-            None => Command::new(PROGRAM),
-            Some(hosts) => super::programs::with_hosts(scratch.path(), hosts, PROGRAM),
-        };
+        let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
