@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -53,11 +54,18 @@ impl Proxy {
         Self::start_through(manifests, flags, |_| Command::new(PROGRAM))
     }
 
-    /// The same without any capability; the machine needs `setpriv` for it.
-    pub(crate) fn start_without_privileges(manifests: &Manifests, flags: &[&str]) -> Self {
-        Self::start_through(manifests, flags, |_| {
+    /// The same as a user of its own, who has nothing else on this machine; `setpriv` and root are
+    /// needed for it.
+    pub(crate) fn start_as_a_user(manifests: &Manifests, flags: &[&str]) -> Self {
+        Self::start_through(manifests, flags, |scratch| {
+            // That user may enter neither the build's folder nor, so far, ours.
+            let program = scratch.join("harbor-connector");
+            fs::copy(PROGRAM, &program).expect("a copy of the program");
+            let open = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(scratch, open).expect("an open folder");
+            let user = (61_000 + std::process::id() % 4_000).to_string();
             let mut command = Command::new("setpriv");
-            command.args(["--bounding-set", "-all", "--inh-caps", "-all", PROGRAM]);
+            command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(program);
             command
         })
     }
