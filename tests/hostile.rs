@@ -258,14 +258,12 @@ fn http_1_0_without_a_coding_is_served_and_then_closed() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table: one row per mistake")]
 fn chunks_that_break_their_grammar_abort_the_upload() {
     let rows = [
         ("a hex prefix", "0x10\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("a sign", "+5\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("negative", "-1\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("17 digits", "00000000000000005\r\nhello\r\n0\r\n\r\n".to_owned()),
-        ("16 digits that overflow", "ffffffffffffffff\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("an endless extension", format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(1 << 20))),
         ("no CRLF after a chunk", "5\r\nhelloX\r\n0\r\n\r\n".to_owned()),
         ("LF only", "5\nhello\n0\n\n".to_owned()),
@@ -365,7 +363,7 @@ fn heads_that_break_their_grammar_are_refused_and_end_the_connection() {
 }
 
 #[test]
-fn an_absolute_target_never_serves_the_connector_of_another_host() {
+fn an_absolute_target_names_the_connector_and_the_host_field_does_not() {
     let (mine, other) = (FakeRegistry::obliging(), FakeRegistry::obliging());
     let manifests =
         Manifests::for_registry(&mine.url()).with_connector("ci", "other", &other.url());
@@ -373,12 +371,17 @@ fn an_absolute_target_never_serves_the_connector_of_another_host() {
     let target = "http://c-other.ci.svc/v2/team/app/manifests/v1";
     let answer = proxy.get_at(HOST, target);
     assert!(mine.is_untouched(), "the Host never wins over an absolute target");
-    if answer.status == 200 {
-        assert_eq!(other.only_request().target, "/v2/team/app/manifests/v1");
-    } else {
-        assert_eq!(answer.status, 400, "{answer}");
-    }
-    for target in ["http://c-other.ci.svc@evil/v2/a/manifests/v1", "http:///v2/a/manifests/v1"] {
+    assert_eq!(answer.status, 200, "{answer}");
+    assert_eq!(other.only_request().target, "/v2/team/app/manifests/v1");
+    for target in [
+        "http://c-other.ci.svc@evil/v2/a/manifests/v1",
+        "http://c-other.ci.svc%2f/v2/a/manifests/v1",
+        "http:///v2/a/manifests/v1",
+        "https://c-other.ci.svc/v2/a/manifests/v1",
+        "http://c-other.ci.svc",
+        "c-other.ci.svc:80",
+        "*",
+    ] {
         assert_eq!(proxy.get_at(HOST, target).status, 400, "{target}");
     }
 }

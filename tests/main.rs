@@ -17,5 +17,6 @@ mod looking;
 mod check;
 mod faults;
 mod hostile;
+mod memory;
 mod leak;
 mod tidy;

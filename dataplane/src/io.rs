@@ -11,9 +11,12 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::pipe::SpliceFlags;
+
+use crate::pipes::Pipe;
 
 mod descriptor;
 
@@ -66,6 +69,12 @@ impl Socket {
         Ok(count)
     }
 
+    /// Looks at what could be received now, or fails with `WouldBlock`. 0 is the end of the stream.
+    pub(crate) fn try_peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::net::recv(self, into, RecvFlags::PEEK)?;
+        Ok(count)
+    }
+
     /// Sends what fits now, or fails with `WouldBlock`.
     pub(crate) fn try_send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut control = rustix::net::SendAncillaryBuffer::default();
@@ -79,6 +88,27 @@ impl Socket {
         let (_, count) = rustix::net::recv(self, into, RecvFlags::TRUNC)?;
         self.note(count);
         Ok(count)
+    }
+
+    /// Moves up to `limit` received bytes into the empty `pipe`, or fails with `WouldBlock`. 0 is
+    /// the end of the stream.
+    pub(crate) fn try_splice_in(&self, pipe: &mut Pipe, limit: u64) -> io::Result<u64> {
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX).min(pipe.bytes());
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let count = rustix::pipe::splice(self, None, pipe.writing(), None, wanted, flags)?;
+        pipe.held += count;
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    /// Moves what fits of the content of `pipe` into this socket, or fails with `WouldBlock`.
+    /// `more` says that more is to follow at once, so that the kernel need not send a short packet.
+    pub(crate) fn try_splice_out(&self, pipe: &mut Pipe, more: bool) -> io::Result<()> {
+        let more = if more { SpliceFlags::MORE } else { SpliceFlags::empty() };
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK | more;
+        let count = rustix::pipe::splice(pipe.reading(), None, self, None, pipe.held, flags)?;
+        pipe.held = pipe.held.saturating_sub(count);
+        self.note(count);
+        Ok(())
     }
 
     /// Waits until a receive can do something, or fails with `TimedOut` after `wait`.
@@ -96,7 +126,7 @@ impl Socket {
     pub(crate) async fn fairly(&self) {
         if self.since_yield.get() >= YIELD_BYTES {
             self.since_yield.set(0);
-            yield_now().await;
+            give_way().await;
         }
     }
 
@@ -161,6 +191,10 @@ impl Doorbell {
 
 /// Runs `main` on this thread's own runtime until it ends, on io_uring if `uring`.
 pub(crate) fn run<F: Future<Output = ()>>(uring: bool, main: F) -> io::Result<()> {
+    let main = async {
+        spawn(beat());
+        main.await;
+    };
     if uring {
         let mut runtime =
             monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
@@ -217,12 +251,42 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
+/// Lets other tasks run, and the timers too if they have not for a while.
+///
+/// monoio 0.2.4 looks at its timers only when no task is ready: bodies that never have to wait would
+/// keep every deadline of the core from passing. Whoever gives way therefore rests for a moment
+/// once the core's own heartbeat is late, so that the runtime comes to look.
+pub(crate) async fn give_way() {
+    yield_now().await;
+    if HEARTBEAT.get().is_some_and(|beat| beat.elapsed() > HEARTBEAT_LATE) {
+        sleep(TIMER_STEP).await;
+    }
+}
+
+/// Keeps the heartbeat of this core.
+async fn beat() {
+    loop {
+        HEARTBEAT.set(Some(Instant::now()));
+        sleep(HEARTBEAT_EVERY).await;
+    }
+}
+
+thread_local! {
+    /// When this core's timers last ran.
+    static HEARTBEAT: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(100);
+const HEARTBEAT_LATE: Duration = Duration::from_millis(200);
+/// The least that a timer can wait.
+const TIMER_STEP: Duration = Duration::from_millis(1);
+
 async fn timely(wait: Duration, ready: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     within(wait, ready).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Bytes one socket may move before the core's other tasks get a turn.
-const YIELD_BYTES: usize = 4 << 20;
+const YIELD_BYTES: usize = 1 << 20;
 
 /// A silent peer is probed after this long, so often, so many times: about two minutes in all.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -230,3 +294,35 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 /// How long sent bytes may stay unacknowledged, in milliseconds.
 const UNACKNOWLEDGED_MS_MAX: u32 = 120_000;
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn timers_run_while_a_body_never_has_to_wait() {
+        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
+        for uring in drivers {
+            let started = Instant::now();
+            let ran = run(uring, async {
+                let late = Rc::new(Cell::new(false));
+                let seen = Rc::clone(&late);
+                spawn(async move {
+                    sleep(Duration::from_millis(100)).await;
+                    late.set(true);
+                });
+                let (ended, end) = futures_channel::oneshot::channel();
+                spawn(async move {
+                    while !seen.get() && started.elapsed() < Duration::from_secs(5) {
+                        give_way().await;
+                    }
+                    ended.send(()).expect("somebody waits");
+                });
+                end.await.expect("the body ended");
+            });
+            assert!(ran.is_ok() && started.elapsed() < Duration::from_secs(2), "timers starved");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -50,7 +51,23 @@ impl Proxy {
 
     /// A proxy on `manifests`, with more `flags`.
     pub(crate) fn start(manifests: &Manifests, flags: &[&str]) -> Self {
-        Self::start_with_hosts(manifests, flags, None)
+        Self::start_through(manifests, flags, |_| Command::new(PROGRAM))
+    }
+
+    /// The same as a user of its own, who has nothing else on this machine; `setpriv` and root are
+    /// needed for it.
+    pub(crate) fn start_as_a_user(manifests: &Manifests, flags: &[&str]) -> Self {
+        Self::start_through(manifests, flags, |scratch| {
+            // That user may enter neither the build's folder nor, so far, ours.
+            let program = scratch.join("harbor-connector");
+            fs::copy(PROGRAM, &program).expect("a copy of the program");
+            let open = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(scratch, open).expect("an open folder");
+            let user = (61_000 + std::process::id() % 4_000).to_string();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(program);
+            command
+        })
     }
 
     /// The same where `/etc/hosts` holds `hosts`; the machine needs `unshare` and root for it.
@@ -59,16 +76,24 @@ impl Proxy {
         flags: &[&str],
         hosts: Option<&str>,
     ) -> Self {
+        Self::start_through(manifests, flags, |scratch| match hosts {
+            None => Command::new(PROGRAM),
+            Some(hosts) => super::programs::with_hosts(scratch, hosts, PROGRAM),
+        })
+    }
+
+    fn start_through(
+        manifests: &Manifests,
+        flags: &[&str],
+        command: impl FnOnce(&Path) -> Command,
+    ) -> Self {
         let scratch = TempDir::new().expect("a temporary folder");
         let folder = scratch.path().join("manifests");
         fs::create_dir(&folder).expect("a folder");
         for (name, text) in manifests.files() {
             fs::write(folder.join(name), text).expect("a manifest");
         }
-        let mut command = match hosts {
-            None => Command::new(PROGRAM),
-            Some(hosts) => super::programs::with_hosts(scratch.path(), hosts, PROGRAM),
-        };
+        let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
@@ -138,7 +163,7 @@ impl Proxy {
     }
 
     /// The value of one series of the metrics, written as the text format writes it but without
-    /// the prefix, such as `panics_total` or `core_transfers{core="0"}`. Nothing when absent.
+    /// the prefix, such as `panics_total` or `transfers{core="0"}`. Nothing when absent.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let wanted = format!("harbor_connector_{series} ");
         let text = self.admin("/metrics").text();

@@ -178,6 +178,16 @@ impl Exposed {
             "Requests sent again because a reused connection was dead",
             sum(|core| &core.resends),
         )?;
+        page.counter(
+            "pipes_lent",
+            "Bodies that were spliced through a pipe",
+            sum(|core| &core.pipes_lent),
+        )?;
+        page.counter(
+            "pipes_refused",
+            "Times a body was copied because there was no pipe to be had",
+            sum(|core| &core.pipes_refused),
+        )?;
         page.counter("questions", "Questions about callers", sum(|core| &core.questions))?;
         page.counter(
             "verdicts_remembered",

@@ -1,0 +1,159 @@
+//! Constant memory: how large a body is must not be seen in the process that moves it.
+//!
+//! The registry and the callers here keep nothing of what they send and receive, so that gigabytes
+//! pass in seconds.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use crate::support::caller::request;
+use crate::support::programs::lacking;
+use crate::support::{FakeRegistry, Manifests, PREFIX, Proxy, answer, eventually, noise};
+
+/// A body that no buffer holds by accident.
+const BODY: u64 = 8 << 30;
+const PIECE: usize = 1 << 20;
+const CHUNK: usize = 32 << 10;
+
+/// Ways a body can be framed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Length,
+    Chunks,
+    /// Chunks whose heads are not written as the proxy writes them.
+    OddChunks,
+}
+
+/// A registry that answers each request with a body of [`BODY`] bytes, or takes one.
+fn bottomless(way: Way) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a connection");
+            thread::spawn(move || {
+                let head = head_of(&mut connection);
+                if head.starts_with("GET") {
+                    send_body(&mut connection, "HTTP/1.1 200 OK\r\nContent-Type: x/y\r\n", way);
+                } else {
+                    swallow(&mut connection, way);
+                    let answer = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+                    connection.write_all(answer.as_bytes()).expect("an answer");
+                }
+                // The next request never comes: one body a connection.
+                let _ = connection.read(&mut [0]);
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+fn head_of(connection: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        connection.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).expect("text")
+}
+
+/// Sends `head` and a body of [`BODY`] bytes after it.
+fn send_body(connection: &mut TcpStream, head: &str, way: Way) {
+    let (framing, piece) = match way {
+        Way::Length => (format!("Content-Length: {BODY}"), vec![7; PIECE]),
+        Way::Chunks => ("Transfer-Encoding: chunked".to_owned(), chunks("8000\r\n")),
+        Way::OddChunks => ("Transfer-Encoding: chunked".to_owned(), chunks("08000\r\n")),
+    };
+    connection.write_all(format!("{head}{framing}\r\n\r\n").as_bytes()).expect("a head");
+    for _ in 0..BODY / PIECE as u64 {
+        connection.write_all(&piece).expect("a piece");
+    }
+    if way != Way::Length {
+        connection.write_all(b"0\r\n\r\n").expect("the last chunk");
+    }
+}
+
+/// [`PIECE`] bytes of payload in chunks that begin with `head`.
+fn chunks(head: &str) -> Vec<u8> {
+    let chunk = [head.as_bytes(), &[7; CHUNK], b"\r\n"].concat();
+    chunk.repeat(PIECE / CHUNK)
+}
+
+/// Receives a body of [`BODY`] bytes, whose chunks are of [`CHUNK`] bytes, and keeps nothing.
+fn swallow(connection: &mut TcpStream, way: Way) {
+    let framing = if way == Way::Length { 0 } else { BODY / CHUNK as u64 * 8 + 5 };
+    let mut left = BODY + framing;
+    let mut piece = vec![0; PIECE];
+    while left > 0 {
+        let wanted = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = connection.read(&mut piece[..wanted]).expect("a piece");
+        assert!(count > 0, "{left} bytes are missing");
+        left -= count as u64;
+    }
+}
+
+/// A request's head that lacks its last fields and the empty line after them.
+fn begun(method: &str, target: &str) -> String {
+    request(method, target, "").strip_suffix("\r\n").expect("an empty line").to_owned()
+}
+
+#[test]
+fn eight_gibibytes_pass_in_every_framing_and_leave_no_trace_in_memory() {
+    for way in [Way::Length, Way::Chunks, Way::OddChunks] {
+        let manifests = Manifests::for_registry(&bottomless(way));
+        let proxy = Proxy::start(&manifests, &[]);
+        let small = format!("{PREFIX}/team/app/blobs/sha256:{}", "a".repeat(64));
+        // Whatever the first request of a kind takes is taken before the measurement.
+        proxy.get("/v2/");
+        let before = proxy.memory_peak();
+
+        let mut puller = TcpStream::connect(proxy.listen).expect("a connection");
+        puller.write_all(request("GET", &small, "").as_bytes()).expect("a request");
+        assert!(head_of(&mut puller).starts_with("HTTP/1.1 200"));
+        swallow(&mut puller, if way == Way::Length { way } else { Way::Chunks });
+
+        let mut pusher = TcpStream::connect(proxy.listen).expect("a connection");
+        let target = format!("{PREFIX}/team/app/blobs/uploads/1?digest=sha256:{}", "b".repeat(64));
+        send_body(&mut pusher, &begun("PUT", &target), way);
+        assert!(head_of(&mut pusher).starts_with("HTTP/1.1 201"));
+
+        let grown = proxy.memory_peak().saturating_sub(before);
+        assert!(grown <= 8 << 20, "{way:?}: {grown} bytes more");
+    }
+}
+
+#[test]
+fn two_hundred_uploads_at_once_pass_without_privileges() {
+    if lacking(&["setpriv", "mount namespaces"]) {
+        return;
+    }
+    let body = noise(77, 256 << 10);
+    let registry = FakeRegistry::answering(|_| answer(201, "", b""));
+    let manifests = Manifests::for_registry(&registry.url());
+    let proxy = Proxy::start_as_a_user(&manifests, &["--cores", "2"]);
+    let target = format!("{PREFIX}/team/app/blobs/uploads/1?digest=sha256:{}", "b".repeat(64));
+    let head = request("PUT", &target, &format!("Content-Length: {}\r\n", body.len()));
+    let (first, rest) = body.split_at(body.len() / 2);
+    // All have begun before one may end: each holds its pipe, or has found that there is none.
+    let mut callers: Vec<_> = (0..200).map(|_| proxy.caller()).collect();
+    for caller in &mut callers {
+        caller.send(&head);
+        caller.send(first);
+    }
+    let decided = || {
+        let lent = proxy.metric("pipes_lent_total")?;
+        let refused = proxy.metric("pipes_refused_total")?;
+        (lent + refused >= 200.0).then_some((lent, refused))
+    };
+    let (lent, refused) = eventually("a decision on each body", decided);
+    assert!(lent >= 48.0 && refused > 0.0, "{lent} pipes, {refused} refusals");
+    for caller in &mut callers {
+        caller.send(rest);
+        assert_eq!(caller.answer().expect("an answer").status, 201);
+    }
+    let arrived = registry.requests();
+    assert_eq!(arrived.len(), 200);
+    assert!(arrived.iter().all(|seen| seen.complete && seen.body == body));
+}
