@@ -113,13 +113,17 @@ pub(crate) fn run(
 }
 
 /// Uploads what `plan` would upload first, and nothing else: for a target that is to be loaded
-/// later through something else.
+/// later, perhaps through something else.
 ///
 /// # Errors
 /// When the target does not take it.
-pub(crate) fn prepare(plan: &Plan) -> anyhow::Result<()> {
+pub(crate) fn prepare(
+    plan: &Plan,
+    stop: &AtomicBool,
+    mut report: impl FnMut(&Progress),
+) -> anyhow::Result<()> {
     plan.check()?;
-    set_up(&Arc::new(Stage::new(plan)?), &AtomicBool::new(false), &mut |_| {})
+    set_up(&Arc::new(Stage::new(plan)?), stop, &mut report)
 }
 
 fn needs_content(scenario: Scenario) -> bool {
@@ -329,7 +333,7 @@ fn raise_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         // Where it is refused, connections fail later and say why.
-        drop(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
 }
 

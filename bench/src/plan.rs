@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) repeat_blobs: bool,
     /// Whether what the scenario needs is uploaded first.
     pub(crate) set_up: bool,
+    /// How many requests may fail before the run counts as failed.
+    pub(crate) allow_failures: u64,
     /// A process whose memory is looked at while connections idle.
     pub(crate) pid: Option<i32>,
 }
@@ -112,6 +114,7 @@ impl Plan {
             timeout: Duration::from_secs(60),
             repeat_blobs: false,
             set_up: true,
+            allow_failures: 0,
             pid: None,
         }
     }
@@ -290,6 +293,8 @@ fields! {
     /// Upload nothing first: an earlier run with this seed and size did
     #[arg(num_args = 0..=1, default_missing_value = "true")]
     no_set_up: bool,
+    /// How many requests may fail before the exit code is 1 [0]
+    allow_failures: u64,
     /// A process whose memory to watch in the scenario idle
     pid: i32,
 }
@@ -344,6 +349,7 @@ impl Fields {
             timeout: self.timeout.map_or(base.timeout, |span| span.0),
             repeat_blobs: self.repeat_blobs.unwrap_or(base.repeat_blobs),
             set_up: !self.no_set_up.unwrap_or(false),
+            allow_failures: self.allow_failures.unwrap_or(base.allow_failures),
             pid: self.pid,
             target: base.target,
         };

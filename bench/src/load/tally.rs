@@ -242,7 +242,7 @@ impl Tally {
 fn record(histogram: &mut Histogram<u64>, span: Duration) {
     let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).clamp(1, LATENCY_MAX_US);
     // It grows as it must, and nothing within the bounds is refused.
-    drop(histogram.record(micros));
+    let _ = histogram.record(micros);
 }
 
 /// Significant digits that a histogram keeps.

@@ -33,8 +33,6 @@ pub(crate) struct Endpoint {
     pub(crate) origin: String,
     /// The path of the repository: what precedes `/v2/`, that, and the prefix.
     pub(crate) repository: String,
-    /// The path of `/v2/` itself.
-    pub(crate) ping: String,
 }
 
 impl Endpoint {
@@ -82,7 +80,6 @@ impl Endpoint {
             before_path,
             proxy_field,
             repository: format!("{}/v2/{}", url.base, plan.prefix),
-            ping: format!("{}/v2/", url.base),
             authority: url.authority,
             origin,
         })
