@@ -15,9 +15,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod core;
 mod scenario;
+mod pull;
+mod push;
 mod held;
 mod schedule;
 mod exchange;
+mod answer;
 mod line;
 mod target;
 mod content;

@@ -17,7 +17,8 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::exchange::Caller;
 use super::held;
-use super::scenario::{Hand, Stage, prepare};
+use super::push::prepare;
+use super::scenario::{Hand, Stage};
 use super::schedule::{Arrivals, Door};
 use super::tally::{Fault, Tally, Window};
 use crate::memory::Pages;

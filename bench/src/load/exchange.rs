@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ring::digest::{Context as Hash, SHA256};
 
+use super::answer::{Answer, Framing, chunk, parse};
 use super::content::Piece;
 use super::line::{Line, Look, Scratch};
 use super::tally::{Fault, Tally};
@@ -44,6 +45,13 @@ pub(crate) struct Ask<'a> {
     pub(crate) take: Take,
 }
 
+impl Ask<'_> {
+    /// Method and path. A query is left out: it may hold what opens an upload.
+    pub(crate) fn named(&self) -> String {
+        format!("{} {}", self.method, self.path.split('?').next().unwrap_or_default())
+    }
+}
+
 /// What becomes of an answer's body. One that tells of a failure is always collected.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Take {
@@ -52,33 +60,6 @@ pub(crate) enum Take {
     Count,
     /// It is hashed, too.
     Hash,
-}
-
-/// What came.
-#[derive(Default)]
-pub(crate) struct Answer {
-    /// The status.
-    pub(crate) status: u16,
-    /// The body's bytes, or what a HEAD says they would be.
-    pub(crate) length: u64,
-    /// The digest of the body as it arrived, where it was hashed.
-    pub(crate) hashed: Option<String>,
-    /// `Docker-Content-Digest`.
-    pub(crate) digest: Option<String>,
-    /// `Location`.
-    pub(crate) location: Option<String>,
-    /// The first bytes of the body where it tells of a failure.
-    pub(crate) said: Vec<u8>,
-    framing: Framing,
-    keep: bool,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Framing {
-    Length(u64),
-    Chunked,
-    #[default]
-    UntilClose,
 }
 
 impl Caller {
@@ -327,81 +308,6 @@ fn no_line() -> Fault {
     Fault::new("broken connection", "there is no connection")
 }
 
-fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(Answer, usize)>, Fault> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut response = httparse::Response::new(&mut fields);
-    let parsed = response.parse(bytes).map_err(|_| malformed("the head is malformed"))?;
-    let httparse::Status::Complete(used) = parsed else {
-        return Ok(None);
-    };
-    let status = response.code.ok_or_else(|| malformed("no status"))?;
-    let mut answer = Answer { status, keep: response.version == Some(1), ..Answer::default() };
-    let (mut length, mut chunked) = (None, false);
-    for field in response.headers.iter() {
-        let value = String::from_utf8_lossy(field.value);
-        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-        if is("content-length") {
-            let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-            let count = value.parse().ok().filter(|_| digits && length.is_none());
-            length = Some(count.ok_or_else(|| malformed("a bad or repeated content-length"))?);
-        } else if is("transfer-encoding") {
-            if chunked || !value.eq_ignore_ascii_case("chunked") {
-                return Err(malformed("a transfer coding other than one chunked").into());
-            }
-            chunked = true;
-        } else if is("connection") {
-            answer.keep &= !value.to_ascii_lowercase().contains("close");
-        } else if is("location") {
-            answer.location = Some(value.into_owned());
-        } else if is("docker-content-digest") {
-            answer.digest = Some(value.into_owned());
-        }
-    }
-    answer.framing = match (length, chunked) {
-        (Some(_), true) => return Err(malformed("both a length and chunks").into()),
-        _ if is_head || matches!(status, 100..=199 | 204 | 304) => Framing::Length(0),
-        (Some(length), false) => Framing::Length(length),
-        (None, true) => Framing::Chunked,
-        (None, false) => Framing::UntilClose,
-    };
-    answer.length = length.unwrap_or_default();
-    Ok(Some((answer, used)))
-}
-
-/// Reads to the next chunk's data; how much of it there is, 0 after the last.
-async fn chunk(line: &mut Line, scratch: &Scratch, after_data: bool) -> Result<u64, Fault> {
-    if after_data && !text(line, scratch).await?.is_empty() {
-        return Err(malformed("a chunk longer than its size").into());
-    }
-    let size = text(line, scratch).await?;
-    let size = size.split(';').next().unwrap_or_default();
-    let hex = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let size = u64::from_str_radix(size, 16).ok().filter(|_| hex);
-    let size = size.ok_or_else(|| malformed("a bad chunk size"))?;
-    for _ in 0..FIELDS_MAX {
-        if size > 0 || text(line, scratch).await?.is_empty() {
-            return Ok(size);
-        }
-    }
-    Err(malformed("too many trailers").into())
-}
-
-/// The next line, without its end.
-async fn text(line: &mut Line, scratch: &Scratch) -> Result<String, Fault> {
-    loop {
-        let ahead = line.ahead();
-        if let Some(at) = ahead.windows(2).position(|pair| pair == b"\r\n") {
-            let text = String::from_utf8_lossy(ahead.get(..at).unwrap_or_default()).into_owned();
-            line.used(at + 2);
-            return Ok(text);
-        }
-        if line.fill(scratch).await? == 0 {
-            return Err(Fault::new("short body", "the body ended within its chunks"));
-        }
-    }
-}
-
-const FIELDS_MAX: usize = 96;
 const INTERIM_MAX: usize = 8;
 const SAID_MAX: usize = 4 << 10;
 const SEND_MAX: usize = 1 << 20;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout};
 
 use super::exchange::Caller;
-use super::scenario::{Deed, Hand, Stage, named};
+use super::scenario::{Deed, Hand, Stage};
 use super::tally::{Fault, Tally};
 
 /// Asks once, waits until `end` without a word, and asks again on the same connection.
@@ -64,7 +64,7 @@ async fn read_slowly(
     };
     let path = stage.blob_path(blob);
     let ask = stage.ask("GET", &path);
-    let during = |fault: Fault| fault.during(&named(&ask));
+    let during = |fault: Fault| fault.during(&ask.named());
     let answer = caller.begin(&ask).await.map_err(during)?;
     if answer.status != 200 || answer.length != blob.length {
         let said = format!("answered {} with {} bytes", answer.status, answer.length);

@@ -1,19 +1,20 @@
-//! What one caller of the load does: each scenario as requests to be sent and answers to be checked.
+//! What one caller of the load does, again and again, by scenario.
 //!
 //! A [`Stage`] that everybody shares goes in; a [`Hand`] does one thing after the other, and each
-//! ends well or in a [`Fault`]. Statuses, digests, lengths and Locations are checked every time.
+//! ends well or in a [`Fault`]. The requests themselves are in `pull.rs` and `push.rs`.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
-use super::content::{Blob, Content, Image, MANIFEST_KIND, Piece};
-use super::exchange::{Answer, Ask, Caller, Take};
+use super::answer::Answer;
+use super::content::{Blob, Content, Image};
+use super::exchange::{Ask, Caller};
 use super::line::Scratch;
+use super::pull::{Look, get, pull, pull_image};
+use super::push::{push, push_image};
 use super::schedule::draw;
 use super::tally::{Fault, Tally};
 use super::target::Endpoint;
@@ -93,7 +94,8 @@ impl Stage {
         }
     }
 
-    fn fresh(&self, count: usize) -> u64 {
+    /// The number of the first of so many blobs that were not pushed before.
+    pub(crate) fn fresh(&self, count: usize) -> u64 {
         if self.plan.repeat_blobs {
             return FRESH;
         }
@@ -184,163 +186,6 @@ impl Hand {
     }
 }
 
-/// Uploads what is to be pulled, unless it is there already.
-///
-/// # Errors
-/// When the target does not take it.
-pub(crate) async fn prepare(caller: &mut Caller, stage: &Stage) -> Result<(), Fault> {
-    for blob in &stage.image.layers {
-        let path = stage.blob_path(blob);
-        let answer = caller.ask(&stage.ask("HEAD", &path)).await?;
-        if answer.status != 200 {
-            push(caller, stage, blob, false).await?;
-        }
-    }
-    push_rest(caller, stage, &stage.image, &format!("load-{}", stage.plan.seed)).await
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    Get,
-    Head,
-    Churn,
-}
-
-async fn get(caller: &mut Caller, stage: &Stage, look: Look) -> Result<(), Fault> {
-    let path = format!("{}/manifests/load-{}", stage.endpoint.repository, stage.plan.seed);
-    let method = if look == Look::Head { "HEAD" } else { "GET" };
-    let churned = (look == Look::Churn).then(|| stage.another());
-    let ask = stage.ask(method, &path);
-    let authorization = churned.as_deref().or(ask.authorization);
-    let ask = Ask { authorization, take: Take::Hash, ..ask };
-    let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&named(&ask)))?;
-    if look == Look::Churn && stage.plan.accept_401 && answer.status == 401 {
-        return Ok(());
-    }
-    expect(&ask, &answer, 200)?;
-    let length = stage.image.manifest.len() as u64;
-    whole(&ask, &answer, &stage.image.digest, length)
-}
-
-async fn pull(caller: &mut Caller, stage: &Stage, turn: u64) -> Result<(), Fault> {
-    let Some(blob) = stage.layer(turn) else {
-        return Ok(());
-    };
-    pull_blob(caller, stage, blob, turn).await
-}
-
-async fn pull_image(caller: &mut Caller, stage: &Stage, turn: u64) -> Result<(), Fault> {
-    get(caller, stage, Look::Get).await?;
-    for (number, blob) in (turn..).zip(&stage.image.layers) {
-        pull_blob(caller, stage, blob, number).await?;
-    }
-    Ok(())
-}
-
-async fn pull_blob(
-    caller: &mut Caller,
-    stage: &Stage,
-    blob: &Blob,
-    turn: u64,
-) -> Result<(), Fault> {
-    let path = stage.blob_path(blob);
-    let every = stage.plan.verify_every;
-    let every = every.unwrap_or_else(|| stage.plan.scenario.verify_every(blob.length));
-    let take = if every > 0 && turn.is_multiple_of(every) { Take::Hash } else { Take::Count };
-    let ask = Ask { take, ..stage.ask("GET", &path) };
-    let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&named(&ask)))?;
-    expect(&ask, &answer, 200)?;
-    whole(&ask, &answer, &blob.digest, blob.length)
-}
-
-async fn push(caller: &mut Caller, stage: &Stage, blob: &Blob, chunked: bool) -> Result<(), Fault> {
-    let content = &stage.content;
-    if !chunked {
-        return upload(caller, stage, &blob.digest, content.plain(blob)).await;
-    }
-    let location = open(caller, stage).await?;
-    let ask = Ask {
-        kind: Some(OCTETS),
-        pieces: content.chunked(blob),
-        chunked: true,
-        ..stage.ask("PATCH", &location)
-    };
-    let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&named(&ask)))?;
-    expect(&ask, &answer, 202)?;
-    let location = stage.follow(&ask, &answer)?;
-    close(caller, stage, &location, &blob.digest, Vec::new()).await
-}
-
-/// POST, and PUT with the whole of it: what containerd, BuildKit and skopeo send.
-async fn upload(
-    caller: &mut Caller,
-    stage: &Stage,
-    digest: &str,
-    pieces: Vec<Piece<'_>>,
-) -> Result<(), Fault> {
-    let location = open(caller, stage).await?;
-    close(caller, stage, &location, digest, pieces).await
-}
-
-async fn open(caller: &mut Caller, stage: &Stage) -> Result<String, Fault> {
-    let path = format!("{}/blobs/uploads/", stage.endpoint.repository);
-    let ask = stage.ask("POST", &path);
-    let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&named(&ask)))?;
-    expect(&ask, &answer, 202)?;
-    stage.follow(&ask, &answer)
-}
-
-async fn close(
-    caller: &mut Caller,
-    stage: &Stage,
-    location: &str,
-    digest: &str,
-    pieces: Vec<Piece<'_>>,
-) -> Result<(), Fault> {
-    let joint = if location.contains('?') { '&' } else { '?' };
-    let path = format!("{location}{joint}digest={}", digest.replace(':', "%3A"));
-    let ask = Ask { kind: Some(OCTETS), pieces, ..stage.ask("PUT", &path) };
-    let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&named(&ask)))?;
-    taken(stage, &ask, &answer, digest)
-}
-
-async fn push_image(callers: &mut [Caller], stage: &Stage) -> Result<(), Fault> {
-    let first = stage.fresh(stage.plan.layers);
-    let image = stage.content.image(first, stage.plan.layers);
-    if let [caller] = callers {
-        for blob in &image.layers {
-            push(caller, stage, blob, false).await?;
-        }
-    } else {
-        let pushes = callers.iter_mut().zip(&image.layers);
-        let pushes = pushes.map(|(caller, blob)| {
-            Box::pin(push(caller, stage, blob, false)) as Pin<Box<dyn Future<Output = _> + '_>>
-        });
-        together(pushes.collect()).await?;
-    }
-    let Some(caller) = callers.first_mut() else {
-        return Ok(());
-    };
-    let tag = format!("push-{}-{}", stage.plan.seed, first % TAGS);
-    push_rest(caller, stage, &image, &tag).await
-}
-
-/// Pushes what an image has besides its layers: the config, then the manifest.
-async fn push_rest(
-    caller: &mut Caller,
-    stage: &Stage,
-    image: &Image,
-    tag: &str,
-) -> Result<(), Fault> {
-    let config = vec![Piece::Bytes(image.config.clone())];
-    upload(caller, stage, &image.config_digest, config).await?;
-    let path = format!("{}/manifests/{tag}", stage.endpoint.repository);
-    let pieces = vec![Piece::Bytes(image.manifest.clone())];
-    let ask = Ask { kind: Some(MANIFEST_KIND), pieces, ..stage.ask("PUT", &path) };
-    let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&named(&ask)))?;
-    taken(stage, &ask, &answer, &image.digest)
-}
-
 impl Stage {
     /// A request with the caller's own credential.
     pub(crate) fn ask<'a>(&'a self, method: &'static str, path: &'a str) -> Ask<'a> {
@@ -361,7 +206,7 @@ impl Stage {
     }
 
     /// A credential that was not used before, or the next of those given.
-    fn another(&self) -> String {
+    pub(crate) fn another(&self) -> String {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let (user, password) = match &self.plan.login {
             Some((user, password)) => (user.as_str(), password.as_str()),
@@ -376,8 +221,11 @@ impl Stage {
     }
 
     /// The path of an answer's `Location`, which must not lead away from the repository.
-    fn follow(&self, ask: &Ask<'_>, answer: &Answer) -> Result<String, Fault> {
-        let fault = |said: &str| Fault::new("wrong location", format!("{}: {said}", named(ask)));
+    ///
+    /// # Errors
+    /// When there is none, or it does.
+    pub(crate) fn follow(&self, ask: &Ask<'_>, answer: &Answer) -> Result<String, Fault> {
+        let fault = |said: &str| Fault::new("wrong location", format!("{}: {said}", ask.named()));
         let Some(location) = &answer.location else {
             return Err(fault("an upload without a Location"));
         };
@@ -390,87 +238,10 @@ impl Stage {
     }
 }
 
-/// Checks the answer to something that was pushed.
-fn taken(stage: &Stage, ask: &Ask<'_>, answer: &Answer, digest: &str) -> Result<(), Fault> {
-    expect(ask, answer, 201)?;
-    stage.follow(ask, answer)?;
-    match answer.digest.as_deref() {
-        Some(theirs) if theirs == digest => Ok(()),
-        Some(theirs) => {
-            let said = format!("{}: sent {digest}, taken for {theirs}", named(ask));
-            Err(Fault::new("wrong digest", said))
-        }
-        None => {
-            let said = format!("{}: no Docker-Content-Digest in the answer", named(ask));
-            Err(Fault::new("no digest", said))
-        }
-    }
-}
-
-/// Checks that all of it came, and unchanged as far as that was looked at.
-fn whole(ask: &Ask<'_>, answer: &Answer, digest: &str, length: u64) -> Result<(), Fault> {
-    if answer.length != length {
-        let said = format!("{}: {} bytes of {length}", named(ask), answer.length);
-        return Err(Fault::new("wrong length", said));
-    }
-    for theirs in [&answer.hashed, &answer.digest].into_iter().flatten() {
-        if theirs != digest {
-            let said = format!("{}: came as {theirs}", named(ask));
-            return Err(Fault::new("wrong digest", said));
-        }
-    }
-    Ok(())
-}
-
-fn expect(ask: &Ask<'_>, answer: &Answer, status: u16) -> Result<(), Fault> {
-    if answer.status == status {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&answer.said);
-    let line: String = said.chars().filter(|c| !c.is_control()).take(SAID_MAX).collect();
-    let cause = format!("status {}", answer.status);
-    Err(Fault::new(cause, format!("{}: answered {} {line}", named(ask), answer.status)))
-}
-
-/// Method and path. A query is left out: it may hold what opens an upload.
-pub(crate) fn named(ask: &Ask<'_>) -> String {
-    format!("{} {}", ask.method, ask.path.split('?').next().unwrap_or_default())
-}
-
 fn basic(user: &str, password: &str) -> String {
     ["Basic ", &BASE64_STANDARD.encode([user, ":", password].concat())].concat()
 }
 
-/// Waits for all, side by side; the first fault if there is any.
-async fn together(
-    futures: Vec<Pin<Box<dyn Future<Output = Result<(), Fault>> + '_>>>,
-) -> Result<(), Fault> {
-    let mut futures = futures;
-    let mut ended = Ok(());
-    std::future::poll_fn(move |wakes| {
-        futures.retain_mut(|future| match future.as_mut().poll(wakes) {
-            Poll::Ready(Ok(())) => false,
-            Poll::Ready(Err(fault)) => {
-                if ended.is_ok() {
-                    ended = Err(fault);
-                }
-                false
-            }
-            Poll::Pending => true,
-        });
-        if futures.is_empty() {
-            Poll::Ready(std::mem::replace(&mut ended, Ok(())))
-        } else {
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-const OCTETS: &str = "application/octet-stream";
-const SAID_MAX: usize = 200;
-/// Tags that pushed images share, so that a long run does not fill a registry with them.
-const TAGS: u64 = 64;
 /// Numbers from here on are blobs that the load pushes; those below are there to be pulled.
 const FRESH: u64 = 1 << 32;
 const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
