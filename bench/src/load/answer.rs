@@ -46,7 +46,7 @@ impl Answer {
     ///
     /// # Errors
     /// With the status as its cause and the beginning of what the answer said.
-    pub(crate) fn expect(&self, ask: &Ask<'_>, status: u16) -> Result<(), Fault> {
+    pub(crate) fn demand(&self, ask: &Ask<'_>, status: u16) -> Result<(), Fault> {
         if self.status == status {
             return Ok(());
         }

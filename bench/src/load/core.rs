@@ -233,6 +233,10 @@ async fn call(crew: Rc<Crew>, mut hand: Hand) {
 async fn hold(crew: &Crew, mut hand: Hand, end: Instant) {
     let Post { stage, tally, .. } = &crew.post;
     if let (Ok(_permit), Some(caller)) = (crew.dialling.acquire().await, hand.caller()) {
+        if Instant::now() >= end {
+            let said = "its turn did not come before the end: give --duration more";
+            return tally.failed(Fault::new("never opened", said), 1);
+        }
         let window = (stage.plan.scenario == Scenario::SlowReaders).then_some(held::WINDOW_BYTES);
         let dialled = timeout(stage.plan.timeout, caller.connect(window)).await;
         let late = || Err(Fault::new("timed out", "no connection in time"));
@@ -240,10 +244,12 @@ async fn hold(crew: &Crew, mut hand: Hand, end: Instant) {
             return tally.failed(fault, 1);
         }
     }
+    crew.in_flight.update(|count| count + 1);
     let held = match stage.plan.scenario {
         Scenario::Idle => held::idle(&mut hand, tally, end).await,
         _ => held::slow(&mut hand, stage, tally, end).await,
     };
+    crew.in_flight.update(|count| count - 1);
     match held {
         Ok(()) => crew.survived.update(|count| count + 1),
         Err(fault) => tally.failed(fault, 1),

@@ -35,7 +35,7 @@ pub(crate) async fn get(caller: &mut Caller, stage: &Stage, look: Look) -> Resul
     if look == Look::Churn && stage.plan.accept_401 && answer.status == 401 {
         return Ok(());
     }
-    answer.expect(&ask, 200)?;
+    answer.demand(&ask, 200)?;
     let length = stage.image.manifest.len() as u64;
     whole(&ask, &answer, &stage.image.digest, length)
 }
@@ -75,7 +75,7 @@ async fn pull_blob(
     let take = if every > 0 && turn.is_multiple_of(every) { Take::Hash } else { Take::Count };
     let ask = Ask { take, ..stage.ask("GET", &path) };
     let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&ask.named()))?;
-    answer.expect(&ask, 200)?;
+    answer.demand(&ask, 200)?;
     whole(&ask, &answer, &blob.digest, blob.length)
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn push(
         ..stage.ask("PATCH", &location)
     };
     let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&ask.named()))?;
-    answer.expect(&ask, 202)?;
+    answer.demand(&ask, 202)?;
     let location = stage.follow(&ask, &answer)?;
     close(caller, stage, &location, &blob.digest, Vec::new()).await
 }
@@ -69,7 +69,7 @@ async fn open(caller: &mut Caller, stage: &Stage) -> Result<String, Fault> {
     let path = format!("{}/blobs/uploads/", stage.endpoint.repository);
     let ask = stage.ask("POST", &path);
     let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&ask.named()))?;
-    answer.expect(&ask, 202)?;
+    answer.demand(&ask, 202)?;
     stage.follow(&ask, &answer)
 }
 
@@ -129,7 +129,7 @@ async fn push_rest(
 
 /// Checks the answer to something that was pushed.
 fn taken(stage: &Stage, ask: &Ask<'_>, answer: &Answer, digest: &str) -> Result<(), Fault> {
-    answer.expect(ask, 201)?;
+    answer.demand(ask, 201)?;
     stage.follow(ask, answer)?;
     match answer.digest.as_deref() {
         Some(theirs) if theirs == digest => Ok(()),
