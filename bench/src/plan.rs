@@ -283,7 +283,7 @@ fields! {
     accept_401: bool,
     /// How fast a slow reader reads [64KiB]
     bytes_per_second: Size,
-    /// Hash every which download; 0 hashes none [1; 16 for big blobs]
+    /// Hash every which download; 0 (for a registry that discards) none [1; 16 for big blobs]
     verify_every: u64,
     /// How long a request may take [60s]
     timeout: Span,

@@ -48,31 +48,24 @@ pub(crate) async fn pull(caller: &mut Caller, stage: &Stage, turn: u64) -> Resul
     let Some(blob) = stage.layer(turn) else {
         return Ok(());
     };
-    pull_blob(caller, stage, blob, turn).await
+    pull_blob(caller, stage, blob).await
 }
 
 /// Pulls the manifest and all layers.
 ///
 /// # Errors
 /// As [`get`].
-pub(crate) async fn pull_image(caller: &mut Caller, stage: &Stage, turn: u64) -> Result<(), Fault> {
+pub(crate) async fn pull_image(caller: &mut Caller, stage: &Stage) -> Result<(), Fault> {
     get(caller, stage, Look::Get).await?;
-    for (number, blob) in (turn..).zip(&stage.image.layers) {
-        pull_blob(caller, stage, blob, number).await?;
+    for blob in &stage.image.layers {
+        pull_blob(caller, stage, blob).await?;
     }
     Ok(())
 }
 
-async fn pull_blob(
-    caller: &mut Caller,
-    stage: &Stage,
-    blob: &Blob,
-    turn: u64,
-) -> Result<(), Fault> {
+async fn pull_blob(caller: &mut Caller, stage: &Stage, blob: &Blob) -> Result<(), Fault> {
     let path = stage.blob_path(blob);
-    let every = stage.plan.verify_every;
-    let every = every.unwrap_or_else(|| stage.plan.scenario.verify_every(blob.length));
-    let take = if every > 0 && turn.is_multiple_of(every) { Take::Hash } else { Take::Count };
+    let take = if stage.verifies(blob) { Take::Hash } else { Take::Count };
     let ask = Ask { take, ..stage.ask("GET", &path) };
     let answer = caller.ask(&ask).await.map_err(|fault| fault.during(&ask.named()))?;
     answer.demand(&ask, 200)?;

@@ -35,6 +35,8 @@ pub(crate) struct Stage {
     pub(crate) authorization: Option<String>,
     /// The number of the next blob or credential.
     pub(crate) number: AtomicU64,
+    /// How many downloads have begun.
+    pub(crate) downloads: AtomicU64,
 }
 
 /// One caller of the load, with as many connections as it needs.
@@ -79,6 +81,7 @@ impl Stage {
             content,
             authorization: plan.login.as_ref().map(basic),
             number: AtomicU64::new(FRESH),
+            downloads: AtomicU64::new(0),
             plan: plan.clone(),
         })
     }
@@ -118,7 +121,7 @@ impl Hand {
         Self {
             callers: (0..lines).map(caller).collect(),
             noise: Noise::new(stage.plan.seed.wrapping_add(number.wrapping_mul(STRIDE))),
-            // Callers that begin together do not all begin with the same layer or check.
+            // Callers that begin together do not all begin with the same layer.
             turn: number,
             stage: Arc::clone(stage),
         }
@@ -164,7 +167,7 @@ impl Hand {
             (Deed::Head, [caller, ..]) => get(caller, &stage, Look::Head).await,
             (Deed::Churn, [caller, ..]) => get(caller, &stage, Look::Churn).await,
             (Deed::Pull, [caller, ..]) => pull(caller, &stage, turn).await,
-            (Deed::PullImage, [caller, ..]) => pull_image(caller, &stage, turn).await,
+            (Deed::PullImage, [caller, ..]) => pull_image(caller, &stage).await,
             (Deed::Push { chunked }, [caller, ..]) => {
                 push(caller, &stage, &stage.content.blob(stage.fresh(1)), chunked).await
             }
@@ -198,6 +201,13 @@ impl Stage {
         let layers = &self.image.layers;
         let place = turn.checked_rem(layers.len() as u64)?;
         layers.get(usize::try_from(place).ok()?)
+    }
+
+    /// Whether the download that begins now is one of those to be hashed. The first always is.
+    pub(crate) fn verifies(&self, blob: &Blob) -> bool {
+        let every = self.plan.verify_every;
+        let every = every.unwrap_or_else(|| self.plan.scenario.verify_every(blob.length));
+        every > 0 && self.downloads.fetch_add(1, Ordering::Relaxed).is_multiple_of(every)
     }
 
     /// Where a blob is pulled from.

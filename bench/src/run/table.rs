@@ -72,6 +72,9 @@ fn pace(plan: &Plan) -> String {
 
 fn latency(micros: &[u64]) -> String {
     let shown = [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9"), (100.0, "max")];
+    if micros.iter().all(|micros| *micros == 0) {
+        return "no request was answered well".to_owned();
+    }
     let mut parts = Vec::new();
     for (percentile, value) in PERCENTILES.iter().zip(micros) {
         let known = shown.iter().find(|(wanted, _)| (wanted - percentile).abs() < 1e-9);
