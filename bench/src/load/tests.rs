@@ -165,6 +165,10 @@ enum Mischief {
     Stall,
     /// Uploads are said to have another digest.
     OtherDigest,
+    /// Answers come in small chunks; nothing is wrong with that.
+    Chunks,
+    /// In chunks, too, and one blob's last chunk is missing.
+    CutChunks,
 }
 
 /// A relay to `registry` that is up to mischief. It accepts absolute-form targets, too.
@@ -277,10 +281,23 @@ impl Peer {
             let digest = if lies { &other } else { digest };
             head.push_str(&format!("Docker-Content-Digest: {digest}\r\n"));
         }
-        head.push_str(&format!("Content-Length: {length}\r\n\r\n"));
+        if matches!(self.mischief, Mischief::Chunks | Mischief::CutChunks) && method == "GET" {
+            head.push_str("Transfer-Encoding: chunked\r\n\r\n");
+            said = said.chunks(977).flat_map(|piece| framed(piece)).collect();
+            if self.mischief == Mischief::Chunks || !blob {
+                said.extend_from_slice(b"0\r\nTrailer: x\r\n\r\n");
+            }
+        } else {
+            head.push_str(&format!("Content-Length: {length}\r\n\r\n"));
+        }
         let sent = out.write_all(&[head.as_bytes(), &said].concat());
-        sent.is_ok() && !(self.mischief == Mischief::Cut && blob)
+        let cuts = matches!(self.mischief, Mischief::Cut | Mischief::CutChunks);
+        sent.is_ok() && !(cuts && blob)
     }
+}
+
+fn framed(piece: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()
 }
 
 #[track_caller]
@@ -300,6 +317,55 @@ fn a_byte_that_differs_a_body_that_ends_early_and_a_500_are_found() {
     assert_found(&pull(Mischief::Fail), "status 500", 1);
     let vanished = pull(Mischief::Vanish);
     assert_eq!(vanished.load.failures.values().sum::<u64>(), 1, "{:?}", vanished.examples);
+}
+
+#[test]
+fn answers_in_chunks_are_read_to_their_last() {
+    let registry = registry(false);
+    for verify_every in [Some(0), Some(1)] {
+        let pull = |mischief| {
+            let base = plan(Scenario::SmallBlobPull, peer(&registry, mischief).address);
+            load(&Plan { verify_every, ..base })
+        };
+        let outcome = pull(Mischief::Chunks);
+        assert_clean(&outcome);
+        assert_eq!(outcome.load.bytes_down, 1_200_000);
+        assert_found(&pull(Mischief::CutChunks), "short body", 12);
+    }
+}
+
+#[test]
+fn an_upload_that_is_refused_early_ends_early() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // It answers the head of each PUT, reads nothing of its body, and hangs on.
+            let mut held = Vec::new();
+            for stream in listener.incoming().take(3) {
+                let mut out = stream.unwrap();
+                let wire = Wire::new(out.try_clone().unwrap(), Duration::from_secs(30));
+                let mut wire = wire.unwrap();
+                let answers = [
+                    "202 Go\r\nLocation: /v2/team/load/blobs/uploads/x\r\nContent-Length: 0",
+                    "413 Big\r\nContent-Length: 0",
+                ];
+                for answer in answers {
+                    wire.head(parse).unwrap();
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    out.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).unwrap();
+                }
+                held.push(wire);
+            }
+        });
+        let push = plan(Scenario::Push, address);
+        let plan = Plan { size: Some(64 << 20), concurrency: 1, requests: Some(3), ..push };
+        let outcome = load(&plan);
+        assert_found(&outcome, "status 413", 3);
+        assert!(outcome.load.bytes_up < 100 << 20);
+    });
+    assert_eq!(asked.into_inner(), 6);
 }
 
 #[test]
