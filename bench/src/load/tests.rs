@@ -283,7 +283,7 @@ impl Peer {
         }
         if matches!(self.mischief, Mischief::Chunks | Mischief::CutChunks) && method == "GET" {
             head.push_str("Transfer-Encoding: chunked\r\n\r\n");
-            said = said.chunks(977).flat_map(|piece| framed(piece)).collect();
+            said = said.chunks(977).flat_map(framed).collect();
             if self.mischief == Mischief::Chunks || !blob {
                 said.extend_from_slice(b"0\r\nTrailer: x\r\n\r\n");
             }
