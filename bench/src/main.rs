@@ -9,6 +9,10 @@ use clap::Parser;
 
 mod registry;
 mod demo;
+mod run;
+
+mod plan;
+mod load;
 
 mod results;
 mod caller;
@@ -30,12 +34,15 @@ enum Verb {
     Registry(registry::Flags),
     /// Push and pull a layer through the real proxy, and say what the registry saw.
     Demo(demo::Flags),
+    /// Put a load on a registry or a proxy, and say how it fared.
+    Run(Box<run::Flags>),
 }
 
 fn main() -> ExitCode {
     let ended = match Flags::parse().verb {
         Verb::Registry(flags) => registry::run(flags),
         Verb::Demo(flags) => demo::run(&flags),
+        Verb::Run(flags) => run::run(*flags),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
