@@ -10,7 +10,7 @@ const SIZE: usize = 8 << 20;
 fn per_core(proxy: &Proxy) -> Vec<u64> {
     ["0", "1"]
         .iter()
-        .map(|core| proxy.metric(&format!("core_transfers{{core=\"{core}\"}}")))
+        .map(|core| proxy.metric(&format!("transfers{{core=\"{core}\"}}")))
         .map(|value| value.expect("the series is there") as u64)
         .collect()
 }

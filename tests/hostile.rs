@@ -258,14 +258,12 @@ fn http_1_0_without_a_coding_is_served_and_then_closed() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table: one row per mistake")]
 fn chunks_that_break_their_grammar_abort_the_upload() {
     let rows = [
         ("a hex prefix", "0x10\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("a sign", "+5\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("negative", "-1\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("17 digits", "00000000000000005\r\nhello\r\n0\r\n\r\n".to_owned()),
-        ("16 digits that overflow", "ffffffffffffffff\r\nhello\r\n0\r\n\r\n".to_owned()),
         ("an endless extension", format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(1 << 20))),
         ("no CRLF after a chunk", "5\r\nhelloX\r\n0\r\n\r\n".to_owned()),
         ("LF only", "5\nhello\n0\n\n".to_owned()),

@@ -16,7 +16,7 @@ fn nothing_slips_out_of_a_proxy_that_logs_everything() {
         let status = seen.target.rsplit('/').next().and_then(|tag| tag.parse().ok());
         answer(status.unwrap_or(202), "WWW-Authenticate: Basic realm=\"x\"\r\n", b"no")
     });
-    let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &["--log", "trace"]);
+    let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &["--log-filter", "trace"]);
     for status in [200, 400, 401, 403, 404, 500, 502, 503] {
         proxy.get(&format!("{PREFIX}/team/app/manifests/{status}"));
         proxy.ask(&upload("PUT", &format!("{PREFIX}/team/app/manifests/{status}"), "{}"));
@@ -53,9 +53,9 @@ fn a_broken_secret_is_complained_about_without_being_quoted() {
         ),
     ];
     for text in rows {
-        let manifests = Manifests::for_registry(&registry.url()).with("secret.yaml", &text);
-        let proxy = Proxy::start(&manifests, &[]);
-        proxy.logged(&["secret.yaml"]);
+        let proxy = Proxy::in_front_of(&registry);
+        proxy.write("secret.yaml", &text);
+        proxy.logged(&[".yaml, document 1"]);
         let folder = proxy.folder();
         let (code, stdout, stderr) =
             crate::support::proxy::run(&["check", folder.to_str().expect("a plain path")]);

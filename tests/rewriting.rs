@@ -165,7 +165,6 @@ fn a_location_stays_inside_the_form_that_the_caller_used() {
         format!("http://{authority}{path}"),
         // A load balancer that ends TLS in front of a registry makes it name the other scheme.
         format!("https://{authority}{path}"),
-        format!("//{authority}{path}"),
         "0a?_state=x%3D_-y".to_owned(),
         "/v2/team/app/blobs/../blobs/uploads/0a?_state=x%3D_-y".to_owned(),
     ];
@@ -174,7 +173,7 @@ fn a_location_stays_inside_the_form_that_the_caller_used() {
         let fields = format!("Location: {location}\r\nDocker-Upload-UUID: 0a\r\nRange: 0-0\r\n");
         let by_path = request("POST", &format!("{PREFIX}/{start}"), "Content-Length: 0\r\n");
         let reply = scene.when(202, &fields, &by_path);
-        if place == 5 {
+        if place == 4 {
             // Ambiguous to anyone who follows it: refused or resolved, but never passed on.
             assert_ne!(reply.field("location").map(|seen| seen.contains("..")), Some(true));
             continue;

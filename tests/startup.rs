@@ -1,7 +1,8 @@
 //! How the program starts, and how it says that it cannot.
 
+use crate::support::manifests::connector;
 use crate::support::proxy::run;
-use crate::support::{FakeRegistry, Manifests, Proxy};
+use crate::support::{FakeRegistry, Manifests, PREFIX, Proxy};
 
 #[test]
 fn the_line_of_json_says_where_it_listens_and_what_it_runs_on() {
@@ -27,10 +28,7 @@ fn the_driver_that_was_asked_for_is_the_one_that_serves() {
     for (flag, named) in [("epoll", "epoll"), ("uring", "io_uring")] {
         let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &["--io", flag]);
         assert_eq!(proxy.ready["io"], named);
-        assert_eq!(
-            proxy.get(&format!("{}/team/app/manifests/v1", crate::support::PREFIX)).status,
-            200
-        );
+        assert_eq!(proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status, 200);
     }
 }
 
@@ -77,11 +75,23 @@ fn an_address_that_is_taken_ends_the_start() {
 }
 
 #[test]
-fn a_folder_with_a_broken_manifest_serves_what_is_good_in_it() {
+fn a_manifest_with_a_problem_costs_only_what_it_describes() {
     let registry = FakeRegistry::obliging();
     let manifests = Manifests::for_registry(&registry.url())
-        .with("broken.yaml", "kind: Connector\nmetadata: {name: [}\n");
+        .with("odd.yaml", &connector("ci", "odd", "ftp://127.0.0.1", ""));
     let proxy = Proxy::start(&manifests, &[]);
-    proxy.logged(&["broken.yaml"]);
-    assert_eq!(proxy.get(&format!("{}/team/app/manifests/v1", crate::support::PREFIX)).status, 200);
+    proxy.logged(&["odd.yaml", "ftp"]);
+    assert_eq!(proxy.get(&format!("{PREFIX}/team/app/manifests/v1")).status, 200);
+}
+
+#[test]
+fn a_file_that_is_no_yaml_ends_the_start_because_there_is_no_last_good_state_yet() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    std::fs::write(folder.path().join("broken.yaml"), "kind: Connector\nmetadata: {name: [}\n")
+        .expect("a manifest");
+    let folder = folder.path().to_str().expect("a plain path");
+    let (code, stdout, stderr) =
+        run(&["proxy", "--file", folder, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("broken.yaml"), "{stderr}");
 }

@@ -138,7 +138,7 @@ impl Proxy {
     }
 
     /// The value of one series of the metrics, written as the text format writes it but without
-    /// the prefix, such as `panics_total` or `core_transfers{core="0"}`. Nothing when absent.
+    /// the prefix, such as `panics_total` or `transfers{core="0"}`. Nothing when absent.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let wanted = format!("harbor_connector_{series} ");
         let text = self.admin("/metrics").text();
