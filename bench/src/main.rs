@@ -11,6 +11,7 @@ mod registry;
 mod demo;
 
 mod results;
+mod report;
 mod caller;
 mod framing;
 mod wire;
@@ -28,6 +29,8 @@ struct Flags {
 enum Verb {
     /// Serve an OCI registry from memory.
     Registry(registry::Flags),
+    /// Draw results: a page with plots, a table.
+    Report(report::Flags),
     /// Push and pull a layer through the real proxy, and say what the registry saw.
     Demo(demo::Flags),
 }
@@ -35,6 +38,7 @@ enum Verb {
 fn main() -> ExitCode {
     let ended = match Flags::parse().verb {
         Verb::Registry(flags) => registry::run(flags),
+        Verb::Report(flags) => report::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
     };
     match ended {
