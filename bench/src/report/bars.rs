@@ -28,7 +28,7 @@ pub(crate) fn draw(run: &Run, costs: &[&Cost], label: &str) -> String {
 }
 
 fn grid(canvas: &mut Canvas, scale: &Scale, height: f64) {
-    for tick in scale.ticks(5) {
+    for tick in scale.ticks(7) {
         let x = scale.at(tick);
         canvas.line("grid", (x, TOP - 4.0), (x, height - BOTTOM));
         canvas.words("tick", (x, height - 6.0), Anchor::Middle, &shown_tick(tick));

@@ -33,8 +33,9 @@ fn of_run(run: &Run) -> String {
     text.push_str(&score(run));
     text.push_str(&machine_block(run));
     text.push_str("</header>\n");
-    for unit in run.units() {
-        text.push_str(&cost_section(run, unit));
+    for (place, unit) in run.units().into_iter().enumerate() {
+        let note = if place == 0 { COST_NOTE } else { "Less is better." };
+        text.push_str(&cost_section(run, unit, note));
     }
     text.push_str(&curve_section(run, "Latency", LATENCY_NOTE, curves::latency));
     text.push_str(&curve_section(run, "Bytes over time", PACE_NOTE, curves::throughput));
@@ -84,9 +85,9 @@ fn machine_block(run: &Run) -> String {
 }
 
 /// One card with bars for each case of `unit`.
-fn cost_section(run: &Run, unit: &str) -> String {
+fn cost_section(run: &Run, unit: &str, note: &str) -> String {
     let mut text = format!(
-        "<section><h2>{}</h2><p class=\"note\">{COST_NOTE}</p>\n<div class=\"cards\">\n",
+        "<section><h2>{}</h2><p class=\"note\">{note}</p>\n<div class=\"cards\">\n",
         escape(words::unit(unit))
     );
     for case in run.cases(unit) {
