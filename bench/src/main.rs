@@ -12,6 +12,7 @@ mod demo;
 
 mod results;
 mod report;
+mod diff;
 mod caller;
 mod framing;
 mod wire;
@@ -31,6 +32,8 @@ enum Verb {
     Registry(registry::Flags),
     /// Draw results: a page with plots, a table.
     Report(report::Flags),
+    /// Compare two runs.
+    Diff(diff::Flags),
     /// Push and pull a layer through the real proxy, and say what the registry saw.
     Demo(demo::Flags),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let ended = match Flags::parse().verb {
         Verb::Registry(flags) => registry::run(flags),
         Verb::Report(flags) => report::run(&flags),
+        Verb::Diff(flags) => diff::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
     };
     match ended {
