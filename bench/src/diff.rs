@@ -50,10 +50,8 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     let pairs = pairs(&before, &after);
     anyhow::ensure!(!pairs.is_empty(), "the two runs have no case and contender in common");
     print!("{}", table(&pairs));
-    for missing in [only_in(&before, &after), only_in(&after, &before)] {
-        if let Some(line) = missing {
-            println!("{line}");
-        }
+    for line in [only_in(&before, &after), only_in(&after, &before)].into_iter().flatten() {
+        println!("{line}");
     }
     let Some(limit) = flags.fail_over else {
         return Ok(());

@@ -13,6 +13,7 @@ mod demo;
 mod results;
 mod report;
 mod diff;
+mod counts;
 mod caller;
 mod framing;
 mod wire;
@@ -34,6 +35,8 @@ enum Verb {
     Report(report::Flags),
     /// Compare two runs.
     Diff(diff::Flags),
+    /// Count the instructions of the data plane's pure stages.
+    Counts(counts::Flags),
     /// Push and pull a layer through the real proxy, and say what the registry saw.
     Demo(demo::Flags),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Registry(flags) => registry::run(flags),
         Verb::Report(flags) => report::run(&flags),
         Verb::Diff(flags) => diff::run(&flags),
+        Verb::Counts(flags) => counts::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
     };
     match ended {

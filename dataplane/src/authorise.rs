@@ -265,5 +265,7 @@ impl Memory {
     }
 }
 
+#[cfg(any(test, feature = "counting"))]
+pub(crate) mod counting;
 #[cfg(test)]
 mod tests;

@@ -10,14 +10,27 @@ use super::runs::{Loads, Run};
 use super::words;
 use crate::results::{Load, PERCENTILES};
 
+/// One contender's line: its colour, its name, its points in the plot's own units.
+struct Curve<'a> {
+    colour: usize,
+    name: &'a str,
+    points: Vec<(f64, f64)>,
+}
+
+impl<'a> Curve<'a> {
+    fn of(run: &Run, loads: &'a Loads, points: Vec<(f64, f64)>) -> Self {
+        Self { colour: run.colour(&loads.contender), name: &loads.contender, points }
+    }
+}
+
 /// Draws latency over percentile; `None` where no load has two points.
 pub(crate) fn latency(run: &Run, loads: &[&Loads], label: &str) -> Option<String> {
-    let curves: Vec<(usize, &str, Vec<(f64, f64)>)> = loads
+    let curves: Vec<Curve<'_>> = loads
         .iter()
-        .map(|loads| (run.colour(&loads.contender), loads.contender.as_str(), tail(loads)))
-        .filter(|curve| curve.2.len() > 1)
+        .map(|loads| Curve::of(run, loads, tail(loads)))
+        .filter(|curve| curve.points.len() > 1)
         .collect();
-    let points = || curves.iter().flat_map(|curve| &curve.2);
+    let points = || curves.iter().flat_map(|curve| &curve.points);
     let right = points().map(|point| point.0).fold(10.0, f64::max);
     let low = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
     let high = points().map(|point| point.1).fold(0.0, f64::max);
@@ -34,7 +47,7 @@ pub(crate) fn latency(run: &Run, loads: &[&Loads], label: &str) -> Option<String
         canvas.line("grid", (x, TOP), (x, HEIGHT - BOTTOM));
         canvas.words("tick", (x, HEIGHT - 8.0), Anchor::Middle, name);
     }
-    for (colour, name, points) in &curves {
+    for Curve { colour, name, points } in &curves {
         let placed: Vec<_> = points.iter().map(|(x, y)| (across.at(*x), up.at(*y))).collect();
         canvas.path(&format!("curve k{colour}"), &placed, name);
         for (place, (rarity, us)) in placed.iter().zip(points) {
@@ -61,19 +74,17 @@ fn tail(loads: &Loads) -> Vec<(f64, f64)> {
 
 /// Draws bytes a second over the seconds of a run; `None` where nobody moved bytes for two seconds.
 pub(crate) fn throughput(run: &Run, loads: &[&Loads], label: &str) -> Option<String> {
-    let curves: Vec<(usize, &str, Vec<f64>)> = loads
+    let curves: Vec<Curve<'_>> = loads
         .iter()
-        .filter_map(|loads| {
-            let paces = whole_seconds(loads.typical()?);
-            Some((run.colour(&loads.contender), loads.contender.as_str(), paces))
-        })
-        .filter(|curve| curve.2.len() > 1 && curve.2.iter().any(|pace| *pace > 0.0))
+        .filter_map(|loads| Some(Curve::of(run, loads, by_second(loads.typical()?))))
+        .filter(|curve| curve.points.len() > 1 && curve.points.iter().any(|point| point.1 > 0.0))
         .collect();
     if curves.is_empty() {
         return None;
     }
-    let seconds = curves.iter().map(|curve| curve.2.len()).max().unwrap_or_default() as f64;
-    let high = curves.iter().flat_map(|curve| &curve.2).copied().fold(0.0, f64::max);
+    let points = || curves.iter().flat_map(|curve| &curve.points);
+    let seconds = points().map(|point| point.0 + 0.5).fold(1.0, f64::max);
+    let high = points().map(|point| point.1).fold(0.0, f64::max);
     let (unit, size) = unit_of(high);
     let across = Scale::linear(seconds, LEFT, WIDTH - RIGHT);
     let up = Scale::linear(high / size * 1.08, HEIGHT - BOTTOM, TOP);
@@ -83,19 +94,19 @@ pub(crate) fn throughput(run: &Run, loads: &[&Loads], label: &str) -> Option<Str
         let words = format!("{tick:.0} s");
         canvas.words("tick", (across.at(tick), HEIGHT - 8.0), Anchor::Middle, &words);
     }
-    for (colour, name, paces) in &curves {
-        let place =
-            |(second, pace): (usize, &f64)| (across.at(second as f64 + 0.5), up.at(pace / size));
-        let placed: Vec<_> = paces.iter().enumerate().map(place).collect();
+    for Curve { colour, name, points } in &curves {
+        let placed: Vec<_> =
+            points.iter().map(|(at, pace)| (across.at(*at), up.at(pace / size))).collect();
         canvas.path(&format!("curve k{colour}"), &placed, name);
     }
     Some(canvas.finish())
 }
 
-/// Bytes of each second that was measured to its end.
-fn whole_seconds(load: &Load) -> Vec<f64> {
+/// The bytes of each second that was measured to its end, at that second's middle.
+fn by_second(load: &Load) -> Vec<(f64, f64)> {
     let whole = (load.seconds + 0.05).floor() as usize;
-    load.bytes_by_second.iter().take(whole.max(1)).map(|bytes| *bytes as f64).collect()
+    let seconds = load.bytes_by_second.iter().take(whole.max(1)).enumerate();
+    seconds.map(|(second, bytes)| (second as f64 + 0.5, *bytes as f64)).collect()
 }
 
 fn unit_of(bytes: f64) -> (&'static str, f64) {
@@ -147,6 +158,6 @@ mod tests {
     #[test]
     fn a_last_second_that_was_cut_is_not_drawn_as_a_fall() {
         let load = Load { seconds: 2.4, bytes_by_second: vec![10, 10, 4], ..Load::default() };
-        assert_eq!(whole_seconds(&load).len(), 2);
+        assert_eq!(by_second(&load).len(), 2);
     }
 }
