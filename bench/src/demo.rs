@@ -191,7 +191,7 @@ fn to_try(manifests: &Manifests, listen: SocketAddr) -> String {
          \n  curl -u {token} http://{listen}{path}/tags/list\
          \n  curl -u pod:wrong http://{listen}{path}/tags/list\
          \n  skopeo inspect --tls-verify=false --creds {token} {image}\
-         \n  skopeo copy --src-tls-verify=false --src-creds {token} {image} dir:/tmp/demo-image\n\
+         \n  skopeo copy --src-tls-verify=false --src-creds {token} {image} dir:demo-image\n\
          \nCtrl-C ends the proxy and the registry."
     )
 }

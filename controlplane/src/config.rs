@@ -226,8 +226,9 @@ impl ProxyFlags {
         }
     }
 
-    /// Every bound of the data plane. `files_max` is how many files the process may have open.
-    pub fn limits(&self, files_max: u64) -> Arc<Limits> {
+    /// Every bound of the data plane. `files_max` is how many files the process may have open,
+    /// `pipes_max` how many bytes its pipes may hold.
+    pub fn limits(&self, files_max: u64, pipes_max: usize) -> Arc<Limits> {
         let bounds = &self.bounds;
         Arc::new(Limits {
             // What Go and nginx in front of Harbor take is less; a token of 16 KiB must fit.
@@ -272,6 +273,11 @@ impl ProxyFlags {
             verdicts_max: 10_000,
             verdict_wait: Duration::from_secs(5),
             body_buffer_bytes: 256 << 10,
+            // Below it the calls cost more than the copy.
+            splice_bytes_min: 64 << 10,
+            // The most that the kernel gives without privileges, and half the cost of 64 KiB.
+            pipe_bytes: 1 << 20,
+            pipe_bytes_per_core: pipes_max / self.cores(),
             long_transfer_bytes: 1 << 20,
         })
     }
@@ -332,7 +338,7 @@ mod tests {
     #[test]
     fn seconds_may_be_fractions_and_nothing_else() {
         let flags = flags(&["--head-seconds", "0.5", "--listen", "127.0.0.1:0,[::1]:0"]);
-        assert_eq!(flags.limits(1024).head_wait, Duration::from_millis(500));
+        assert_eq!(flags.limits(1024, 1 << 20).head_wait, Duration::from_millis(500));
         assert_eq!(flags.listen.len(), 2);
         for bad in ["-1", "nan", "inf", "x", "", "1e300"] {
             assert!(seconds(bad).is_err(), "{bad}");
@@ -342,8 +348,8 @@ mod tests {
     #[test]
     fn connections_fit_into_the_limit_on_open_files() {
         let flags = flags(&["--cores", "2"]);
-        assert_eq!(flags.limits(1024).connections_max, (1024 - 96 - 160) / 2);
-        assert_eq!(flags.limits(10).connections_max, 1);
-        assert!(flags.limits(u64::MAX).connections_max < FILES_USED_MAX);
+        assert_eq!(flags.limits(1024, 1 << 20).connections_max, (1024 - 96 - 160) / 2);
+        assert_eq!(flags.limits(10, 1 << 20).connections_max, 1);
+        assert!(flags.limits(u64::MAX, 1 << 20).connections_max < FILES_USED_MAX);
     }
 }

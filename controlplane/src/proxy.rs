@@ -70,7 +70,7 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         listeners,
         cores: flags.cores(),
         io: flags.io_mode(),
-        limits: flags.limits(files_max),
+        limits: flags.limits(files_max, process::pipes_max()),
         snapshots: publication.snapshots(),
         questions,
         cluster_domain: flags.cluster_domain.as_str().into(),

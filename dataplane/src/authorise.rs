@@ -117,6 +117,7 @@ struct State {
 }
 
 struct Pending {
+    number: u64,
     asked_at: Instant,
     rights: u64,
     waiting: Vec<oneshot::Sender<Verdict>>,
@@ -177,7 +178,7 @@ impl Verdicts {
         let question = Question { token, connector, number, postbox: self.postbox.clone() };
         self.questions.try_send(question).map_err(|_| Kind::Overloaded)?;
         self.counters.questions.add(1);
-        let pending = Pending { asked_at: Instant::now(), rights, waiting: vec![sender] };
+        let pending = Pending { number, asked_at: Instant::now(), rights, waiting: vec![sender] };
         if let Some(unanswered) = state.pending.insert(key, pending) {
             // Nobody answered in time, or rights have changed since: the new answer is for all.
             if let Some(pending) = state.pending.get_mut(&key) {
@@ -194,9 +195,14 @@ impl Verdicts {
         let Some(key) = state.asked.remove(&number) else {
             return;
         };
-        let Some(pending) = state.pending.remove(&key) else {
+        // The answer to a question that was asked again since was given under rights that are gone.
+        let Entry::Occupied(pending) = state.pending.entry(key) else {
             return;
         };
+        if pending.get().number != number {
+            return;
+        }
+        let pending = pending.remove();
         if *verdict != Verdict::Unavailable {
             let answer =
                 Answer { verdict: verdict.clone(), at: Instant::now(), rights: pending.rights };

@@ -191,7 +191,7 @@ async fn upload(
     }
     let moved = Cell::new(0);
     let bytes_max = body_bytes_max(record.route, &core.limits);
-    let answered = stream::upload(inbound, outlet, outbound, bytes_max, &moved, &core.limits).await;
+    let answered = stream::upload(inbound, outlet, outbound, bytes_max, &moved, core).await;
     record.bytes_up = moved.get();
     answered.map_err(|kind| Error::new(Stage::Stream, kind))
 }

@@ -74,6 +74,9 @@ pub fn limits() -> Limits {
         verdicts_max: 1,
         verdict_wait: wait,
         body_buffer_bytes: 64 * 1024,
+        splice_bytes_min: 64 * 1024,
+        pipe_bytes: 1024 * 1024,
+        pipe_bytes_per_core: 4 * 1024 * 1024,
         long_transfer_bytes: 1,
     }
 }

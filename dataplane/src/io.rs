@@ -14,6 +14,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::pipe::SpliceFlags;
+
+use crate::pipes::Pipe;
 
 mod descriptor;
 
@@ -79,6 +82,27 @@ impl Socket {
         let (_, count) = rustix::net::recv(self, into, RecvFlags::TRUNC)?;
         self.note(count);
         Ok(count)
+    }
+
+    /// Moves up to `limit` received bytes into the empty `pipe`, or fails with `WouldBlock`. 0 is
+    /// the end of the stream.
+    pub(crate) fn try_splice_in(&self, pipe: &mut Pipe, limit: u64) -> io::Result<u64> {
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX).min(pipe.bytes());
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let count = rustix::pipe::splice(self, None, pipe.writing(), None, wanted, flags)?;
+        pipe.held += count;
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    /// Moves what fits of the content of `pipe` into this socket, or fails with `WouldBlock`.
+    /// `more` says that more is to follow at once, so that the kernel need not send a short packet.
+    pub(crate) fn try_splice_out(&self, pipe: &mut Pipe, more: bool) -> io::Result<()> {
+        let more = if more { SpliceFlags::MORE } else { SpliceFlags::empty() };
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK | more;
+        let count = rustix::pipe::splice(pipe.reading(), None, self, None, pipe.held, flags)?;
+        pipe.held = pipe.held.saturating_sub(count);
+        self.note(count);
+        Ok(())
     }
 
     /// Waits until a receive can do something, or fails with `TimedOut` after `wait`.

@@ -41,6 +41,7 @@ mod balance;
 mod io;
 mod transport;
 mod buffer;
+mod pipes;
 mod pool;
 mod tls;
 mod resolve;

@@ -67,6 +67,13 @@ pub struct Limits {
     pub verdict_wait: Duration,
     /// The buffer one direction of one body is copied through.
     pub body_buffer_bytes: usize,
+    /// A body with at least this much left is spliced rather than copied.
+    pub splice_bytes_min: u64,
+    /// The pipe one direction of one body is spliced through, while pipes are plenty.
+    pub pipe_bytes: usize,
+    /// All pipes of one core together. Beyond half of it pipes are smaller, beyond all of it bodies
+    /// are copied.
+    pub pipe_bytes_per_core: usize,
     /// A body at least this long, or of unknown length, is a long transfer: it counts when
     /// transfers are spread over the cores.
     pub long_transfer_bytes: u64,

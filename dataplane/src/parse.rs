@@ -255,7 +255,7 @@ fn check_request_fields(version: Version, fields: &Fields) -> Result<(), Kind> {
 
 /// Whether `host` is a name or an address, perhaps with a port: what RFC 3986 §3.2.2 allows, less
 /// what no registry's name needs (percent signs and sub-delimiters).
-fn is_host(host: &[u8]) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else {
         return false;
     };

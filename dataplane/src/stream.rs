@@ -23,8 +23,10 @@ use crate::limits::Limits;
 use crate::parse::{self, Method, ResponseHead};
 use crate::rewrite::Outbound;
 use crate::transport::Transport;
+use crate::worker::Core;
 
 mod passage;
+mod splice;
 
 pub(crate) use passage::Broken;
 use passage::Passage;
@@ -78,8 +80,9 @@ pub(crate) async fn upload(
     outbound: &mut Outbound,
     bytes_max: u64,
     moved: &Cell<u64>,
-    limits: &Limits,
+    core: &Core,
 ) -> Result<Answered, Kind> {
+    let limits = &*core.limits;
     let Outlet { transport, buffer, .. } = outlet;
     let passage = Passage {
         from: &inbound.transport,
@@ -91,6 +94,7 @@ pub(crate) async fn upload(
         moved,
         bytes_max,
         limits,
+        pipes: &core.pipes,
     };
     let sending = pin!(passage.run());
     let answer = pin!(Reading { transport, buffer }.answer(outbound.method, limits));
@@ -124,7 +128,7 @@ pub(crate) async fn relay(
     framing: Framing,
     chunked_out: bool,
     moved: &Cell<u64>,
-    limits: &Limits,
+    core: &Core,
 ) -> Result<(), Broken> {
     let passage = Passage {
         from: &outlet.transport,
@@ -135,7 +139,8 @@ pub(crate) async fn relay(
         chunked_out,
         moved,
         bytes_max: u64::MAX,
-        limits,
+        limits: &core.limits,
+        pipes: &core.pipes,
     };
     passage.run().await
 }

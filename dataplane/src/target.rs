@@ -11,7 +11,7 @@ mod query;
 use crate::counters::Route;
 use crate::error::Kind;
 use crate::limits::Limits;
-use crate::parse::{Method, RequestHead, Span};
+use crate::parse::{Method, RequestHead, Span, is_host};
 use crate::vocabulary::{ConnectorRef, is_dns_label};
 
 /// How the caller named the connector: it decides how a `Location` is written.
@@ -123,17 +123,15 @@ pub(crate) fn of(
     cluster_domain: &str,
     limits: &Limits,
 ) -> Result<Target, Kind> {
-    if !head.target().starts_with('/') {
-        return Err(Kind::Malformed("this address is no forward proxy: the target must be a path"));
-    }
-    let (path, query) = match head.target().split_once('?') {
+    let (host, target) = authority_and_path(head)?;
+    let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
-        None => (head.target(), None),
+        None => (target, None),
     };
     name::check_path(path)?;
     let named = match path {
         "/v2" | "/v2/" => Named { connector: None, form: Form::Host, rest: path.to_owned() },
-        _ => named(path, head.host(), cluster_domain)?,
+        _ => named(path, host, cluster_domain)?,
     };
     let (resource, repository) = resource(&named.rest)?;
     check_method(head.method, resource)?;
@@ -150,6 +148,29 @@ pub(crate) fn of(
         query: query.map(Box::from),
     })
 }
+
+/// The host and the path of the request. In absolute form the target's own authority counts and the
+/// `Host` field is ignored (RFC 9112 §3.2.2).
+fn authority_and_path(head: &RequestHead) -> Result<(&str, &str), Kind> {
+    let target = head.target();
+    if target.starts_with('/') {
+        return Ok((head.host(), target));
+    }
+    let scheme = target.get(..HTTP.len()).filter(|start| start.eq_ignore_ascii_case(HTTP));
+    let rest = scheme.and_then(|_| target.get(HTTP.len()..));
+    let slash = rest.and_then(|rest| rest.find('/'));
+    let (authority, path) = rest
+        .zip(slash)
+        .and_then(|(rest, slash)| rest.split_at_checked(slash))
+        .ok_or(Kind::Malformed("the target is neither a path nor an http URL with one"))?;
+    if !is_host(authority.as_bytes()) {
+        return Err(Kind::Malformed("the target's authority is not a host"));
+    }
+    Ok((authority, path))
+}
+
+/// How a target in absolute form begins.
+const HTTP: &str = "http://";
 
 /// A path that has been told apart from the connector it names.
 struct Named {

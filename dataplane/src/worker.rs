@@ -27,6 +27,7 @@ use crate::counters::{AllCounters, Counters};
 use crate::io as core_io;
 use crate::limits::Limits;
 use crate::mailbox::{Inbox, Mail, Postbox, Question, mailbox};
+use crate::pipes::Pipes;
 use crate::pool::{Key, Pool};
 use crate::resolve::{self, Lookup, Names};
 use crate::snapshot::{Publisher, Reader, Snapshot};
@@ -187,6 +188,8 @@ pub(crate) struct Core {
     pub(crate) names: Names,
     /// Its idle connections to registries.
     pub(crate) pool: RefCell<Pool<Transport>>,
+    /// The pipes that bodies are spliced through.
+    pub(crate) pipes: Rc<Pipes>,
     /// Its TLS configurations.
     pub(crate) tls: RefCell<TlsConfigs>,
     /// See [`Settings::cluster_domain`].
@@ -227,15 +230,8 @@ impl Core {
     fn open(self: &Rc<Self>, mail: Mail) {
         match mail {
             Mail::Connection(handover) => {
-                let core = Rc::clone(self);
-                core_io::spawn(async move {
-                    let serving = AssertUnwindSafe(accept::serve(handover, Rc::clone(&core)));
-                    // A panic ends this connection; the core and its other connections go on.
-                    if serving.catch_unwind().await.is_err() {
-                        core.counters.panics.add(1);
-                        tracing::error!("a connection's task panicked");
-                    }
-                });
+                let serving = accept::serve(handover, Rc::clone(self));
+                core_io::spawn(contained(serving, Arc::clone(&self.counters)));
             }
             Mail::Verdict(number, verdict) => {
                 self.verdicts.deliver(number, &verdict, &self.limits);
@@ -261,6 +257,15 @@ impl Core {
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
         self.verdicts.expire(&self.limits);
+    }
+}
+
+/// Runs `connection` to its end. A panic ends it and is counted; the core and its other connections
+/// go on (monoio would let it end the whole thread).
+async fn contained(connection: impl Future<Output = ()>, counters: Arc<Counters>) {
+    if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
+        counters.panics.add(1);
+        tracing::error!("a connection's task panicked");
     }
 }
 
@@ -320,6 +325,7 @@ impl Seed {
             verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
             names: Names::new(self.lookups, postbox),
             pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
+            pipes: Pipes::new(&self.limits),
             tls: RefCell::default(),
             cluster_domain: self.cluster_domain,
             loopback_allowed: self.loopback_allowed,
@@ -360,3 +366,37 @@ fn pin(index: usize) {
 
 /// How often a core looks around: a revoked password is let go of within a second.
 const TICK: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_panics_is_counted_and_the_core_goes_on() {
+        let drivers = if core_io::uring_works() { vec![true, false] } else { vec![false] };
+        for uring in drivers {
+            let counters = Arc::new(Counters::default());
+            let seen = Arc::clone(&counters);
+            let core = thread::spawn(move || {
+                core_io::run(uring, async move {
+                    let (done, finished) = oneshot::channel();
+                    core_io::spawn(contained(
+                        async {
+                            core_io::yield_now().await;
+                            panic!("a defect");
+                        },
+                        Arc::clone(&counters),
+                    ));
+                    let other = async move {
+                        core_io::sleep(Duration::from_millis(20)).await;
+                        done.send(()).expect("somebody waits");
+                    };
+                    core_io::spawn(contained(other, counters));
+                    finished.await.expect("the other connection ended well");
+                })
+            });
+            assert!(core.join().expect("the core's thread lives").is_ok());
+            assert_eq!(seen.panics.get(), 1);
+        }
+    }
+}

@@ -1,8 +1,9 @@
-//! What the process asks of the system: no core dumps, enough files, listening sockets.
+//! What the process asks of the system: no core dumps, enough files and pipes, listening sockets.
 //!
 //! Addresses in, sockets out. Memory holds passwords and tokens, so nothing may read it from
 //! outside; what the system refuses is logged by whoever calls, never fatal.
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as start, socket_with};
+use rustix::param::page_size;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// Keeps the memory of this process from core files, debuggers and `/proc/<pid>/mem`.
 pub(super) fn harden() {
@@ -28,6 +31,21 @@ pub(super) fn raise_files_max() -> u64 {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, ..now });
     let limit = if raised.is_ok() { now.maximum } else { now.current };
     limit.unwrap_or(u64::MAX)
+}
+
+/// How many bytes the pipes of this process may hold. Without privileges all processes of a user
+/// share `fs.pipe-user-pages-soft` (pipe(7)): a quarter of it is left to others.
+pub(super) fn pipes_max() -> usize {
+    let unlimited = CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN;
+    let privileged = capabilities(None).is_ok_and(|sets| sets.effective.intersects(unlimited));
+    let pages = fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft");
+    let pages = pages.ok().and_then(|pages| pages.trim().parse().ok()).unwrap_or(PIPE_PAGES);
+    match pages {
+        // No limit is written as 0.
+        0 => PIPE_BYTES_MAX,
+        _ if privileged => PIPE_BYTES_MAX,
+        pages => (page_size().saturating_mul(pages) / 4 * 3).min(PIPE_BYTES_MAX),
+    }
 }
 
 /// A listening socket. A fixed port that is still busy is tried again for a moment: the kernel
@@ -57,6 +75,12 @@ fn try_listen(address: SocketAddr) -> Result<TcpListener, Errno> {
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. A burst
 /// of pods that start together must not run into the second-long repeat of a dropped SYN.
 const BACKLOG: i32 = 4096;
+
+/// Pipes of a proxy that may have as many as it likes: memory ends before that.
+const PIPE_BYTES_MAX: usize = 1 << 30;
+
+/// The kernel's own default, where it cannot be read.
+const PIPE_PAGES: usize = 16_384;
 
 const BUSY_WAIT: Duration = Duration::from_secs(2);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);

@@ -6,38 +6,13 @@ use super::*;
 use crate::parse;
 
 fn limits() -> Limits {
-    let wait = Duration::from_secs(5);
     Limits {
-        head_bytes_max: 64 << 10,
-        head_fields_max: 128,
-        target_bytes_max: 8 << 10,
-        head_wait: wait,
-        idle_caller_wait: wait,
-        body_progress_wait: wait,
-        upload_answer_wait: wait,
-        answer_wait: wait,
-        connect_wait: wait,
-        connect_total_wait: wait,
-        handshake_wait: wait,
-        resolve_wait: wait,
-        resolve_age_max: wait,
-        resolve_stale_max: wait,
-        idle_registry_wait: wait,
-        idle_registry_max: 4,
-        linger_wait: wait,
-        linger_bytes_max: 1 << 20,
-        manifest_bytes_max: 8 << 20,
-        error_body_bytes_max: 64 << 10,
-        interim_answers_max: 32,
-        connections_max: 100,
         token_bytes_max: 1024,
         verdict_age_max: Duration::from_secs(60),
         denial_age_max: Duration::from_secs(5),
         rejection_age_max: Duration::from_secs(10),
         verdicts_max: 8,
-        verdict_wait: wait,
-        body_buffer_bytes: 256 << 10,
-        long_transfer_bytes: 1 << 20,
+        ..crate::fuzzing::limits()
     }
 }
 
@@ -104,4 +79,37 @@ fn the_memory_of_verdicts_is_bounded_and_keeps_the_newest() {
     }
     assert!(memory.get(&[99; 32], 0, Instant::now(), &limits).is_some());
     assert!(memory.get(&[1; 32], 0, Instant::now(), &limits).is_none());
+}
+
+#[test]
+fn one_question_is_asked_however_many_want_its_answer() {
+    let limits = limits();
+    let (postbox, _inbox) = crate::mailbox::mailbox().unwrap();
+    let (questions, asked) = crossbeam::channel::bounded(1);
+    let verdicts = Verdicts::new(questions, postbox, Arc::default());
+    let connector = ConnectorRef::new("ci", "harbor");
+    let ask = |text: &str, rights| {
+        let token = Token::new(text.as_bytes().to_vec());
+        let key = key(&token, Some(&connector));
+        verdicts.ask(key, token, Some(&connector), rights, &limits)
+    };
+    let mut waiting: Vec<_> = (0..3).map(|_| ask("a", 1).unwrap()).collect();
+    assert_eq!(asked.len(), 1);
+    // The queue is full: whoever comes with another question is told so at once.
+    assert_eq!(ask("b", 1).err(), Some(Kind::Overloaded));
+    let first = asked.recv().unwrap();
+    assert_eq!(first.token.as_bytes(), b"a");
+    // Under new rights the old answer would be the wrong one.
+    waiting.push(ask("a", 2).unwrap());
+    assert_eq!(asked.len(), 1);
+    verdicts.deliver(first.number, &Verdict::Unauthenticated, &limits);
+    let verdict = Verdict::Allowed(Arc::default());
+    verdicts.deliver(asked.recv().unwrap().number, &verdict, &limits);
+    for mut answer in waiting {
+        assert!(answer.try_recv().unwrap().is_some(), "everybody is answered");
+    }
+    let token = Token::new(b"a".to_vec());
+    let key = key(&token, Some(&connector));
+    let remembered = verdicts.state.borrow().memory.get(&key, 2, Instant::now(), &limits);
+    assert_eq!(remembered, Some(verdict));
 }

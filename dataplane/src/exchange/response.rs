@@ -33,8 +33,12 @@ pub(super) async fn answer(
     let close = ahead.close || early || framing == Framing::UntilClose || core.is_draining();
     let next = if early { Next::Linger } else { after(close) };
     let reusable = head.keep_alive() && !early && framing != Framing::UntilClose;
-    let reply = rewrite::response(&head, framing, &back, !close, ahead.version)
-        .map_err(|kind| Error::new(Stage::Rewrite, kind))?;
+    let reply = if record.bytes_up > 0 && invites_repetition(head.status) {
+        Reply::Replace(Kind::UploadInterrupted)
+    } else {
+        rewrite::response(&head, framing, &back, !close, ahead.version)
+            .map_err(|kind| Error::new(Stage::Rewrite, kind))?
+    };
     match reply {
         Reply::Relay(answer) => {
             record.status = answer.status;
@@ -66,6 +70,13 @@ pub(super) async fn answer(
     Ok(next)
 }
 
+/// Whether clients repeat an upload at the same address after this status (containerd does). Once
+/// the registry has some of the body it refuses the repetition and cancels the upload, so such an
+/// answer becomes 502, after which they start anew.
+fn invites_repetition(status: u16) -> bool {
+    matches!(status, 500 | 503 | 504)
+}
+
 /// Relays the registry's answer. A body that breaks off on the registry's side is cut off on the
 /// caller's; where only the close would end it, the close is a reset.
 async fn relay(
@@ -79,8 +90,7 @@ async fn relay(
 ) -> Result<(), Error> {
     let chunked_out = framing == Framing::Chunked && ahead.version == Version::Http11;
     let moved = Cell::new(0);
-    let limits = &core.limits;
-    let relayed = stream::relay(inbound, outlet, head, framing, chunked_out, &moved, limits).await;
+    let relayed = stream::relay(inbound, outlet, head, framing, chunked_out, &moved, core).await;
     record.bytes_down = moved.get();
     relayed.map_err(|broken| {
         let kind = match broken {

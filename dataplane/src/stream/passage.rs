@@ -7,12 +7,16 @@
 
 use std::cell::Cell;
 use std::io::IoSlice;
+use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
+use super::splice::splice;
 use crate::body::{Decoder, Framing, Step};
 use crate::buffer::{Block, Buffer};
+use crate::io::Socket;
 use crate::limits::Limits;
+use crate::pipes::Pipes;
 use crate::transport::Transport;
 
 /// Why a body did not come to its end.
@@ -48,12 +52,15 @@ pub(crate) struct Passage<'a> {
     pub(crate) bytes_max: u64,
     /// The bounds.
     pub(crate) limits: &'a Limits,
+    /// What it may be spliced through.
+    pub(crate) pipes: &'a Rc<Pipes>,
 }
 
 impl Passage<'_> {
     /// Moves the body to its end.
     pub(crate) async fn run(self) -> Result<(), Broken> {
-        let Self { from, input, to, head, framing, chunked_out, moved, bytes_max, limits } = self;
+        let Self { from, input, to, head, framing, chunked_out, moved, bytes_max, limits, pipes } =
+            self;
         let decoder = Decoder::new(framing);
         let mut sink = Sink { to, head, decoder, chunked_out, moved, bytes_max, limits };
         let mut block = None;
@@ -72,6 +79,11 @@ impl Passage<'_> {
                 continue;
             }
             input.release();
+            if let Some((from, to, left)) = sink.spliceable(from)
+                && let Some(mut pipe) = pipes.borrow()
+            {
+                return splice(from, to, &mut pipe, left, moved, limits).await;
+            }
             let wanted = sink.wanted(limits);
             let block = block.get_or_insert_with(|| Block::new(wanted.min(FIRST_BLOCK_BYTES)));
             let count = read(from, block.front_mut(wanted), limits).await?;
@@ -147,6 +159,16 @@ impl Sink<'_> {
         let sent = self.to.write_all(&mut slices, self.limits.body_progress_wait).await;
         self.head = Zeroizing::default();
         sent.map_err(|_| Broken::SinkGone)
+    }
+
+    /// What is left of the body, if all of it may go from socket to socket unseen.
+    fn spliceable<'s>(&'s self, from: &'s Transport) -> Option<(&'s Socket, &'s Socket, u64)> {
+        let (Transport::Plain(from), Transport::Plain(to)) = (from, self.to) else {
+            return None;
+        };
+        let left = self.decoder.remaining()?;
+        let fits = left <= self.bytes_max.saturating_sub(self.moved.get());
+        (left >= self.limits.splice_bytes_min && fits).then_some((from, to, left))
     }
 
     /// How many bytes to read next: what has a length is never read beyond it.

@@ -67,6 +67,15 @@ fn the_path_form_names_connector_and_resource() {
 }
 
 #[test]
+fn in_absolute_form_the_target_names_the_host() {
+    check(
+        "GET http://c-h.ci/v2/p/r/manifests/v1",
+        Ok("manifest ci/h Host /v2/p/r/manifests/v1 p/r v1"),
+    );
+    check(&format!("GET HTTP://any:80{P}/p/tags/list"), Ok("tags ci/h Path /v2/p/tags/list p"));
+}
+
+#[test]
 fn the_host_form_is_the_fallback() {
     let manifest = "GET /v2/p/r/manifests/v1";
     let expected = Ok("manifest ci/h Host /v2/p/r/manifests/v1 p/r v1");
@@ -184,7 +193,8 @@ fn a_path_that_could_be_normalised_is_refused() {
     refused("GET /v2/%6eamespaces/ci/connectors/h/p/manifests/v1", "name-invalid");
     refused(&format!("GET {P}/p\u{e9}/manifests/v1"), "malformed");
     refused(&format!("GET {P}/p\t/manifests/v1"), "malformed");
-    refused("GET http://c-h.ci/v2/p/r/manifests/v1", "malformed");
+    refused("GET https://c-h.ci/v2/p/r/manifests/v1", "malformed");
+    refused("GET http://u@c-h.ci/v2/p/r/manifests/v1", "malformed");
     refused("GET c-h.ci:80", "malformed");
     refused("GET *", "malformed");
 }
