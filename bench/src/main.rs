@@ -11,6 +11,7 @@ mod registry;
 mod demo;
 
 mod results;
+mod calendar;
 mod report;
 mod diff;
 mod counts;

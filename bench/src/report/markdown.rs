@@ -4,6 +4,7 @@
 
 use super::runs::{Loads, Run, pace, per_second};
 use super::words;
+use crate::calendar;
 use crate::results::{Cost, median};
 
 /// All runs, one after the other.
@@ -89,7 +90,7 @@ pub(crate) fn machine(run: &Run) -> Vec<(&'static str, String)> {
     let versions: Vec<String> =
         versions.map(|(name, version)| format!("{name} {version}")).collect();
     vec![
-        ("Measured", words::date(machine.unix_time)),
+        ("Measured", calendar::date(machine.unix_time)),
         ("CPU", format!("{} × {}", machine.cpus, machine.cpu)),
         ("Memory", format!("{} GiB", words::figure(machine.memory_mib as f64 / 1024.0))),
         ("Kernel", machine.kernel.clone()),

@@ -104,33 +104,6 @@ pub(crate) fn at_percentile(latencies: &[f64], wanted: f64) -> Option<f64> {
     latencies.get(place).copied()
 }
 
-/// Seconds since 1970 as a date and time, UTC.
-pub(crate) fn date(unix_time: u64) -> String {
-    let (days, seconds) = (unix_time / 86_400, unix_time % 86_400);
-    let mut left = days;
-    let mut year = 1970;
-    while left >= year_days(year) {
-        left -= year_days(year);
-        year += 1;
-    }
-    let february = year_days(year) - 337;
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if left < length {
-            break;
-        }
-        left -= length;
-        month += 1;
-    }
-    let (hour, minute) = (seconds / 3600, seconds / 60 % 60);
-    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02} UTC", left + 1)
-}
-
-fn year_days(year: u64) -> u64 {
-    let leaps = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    if leaps { 366 } else { 365 }
-}
-
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 const CASES: [(&str, &str); 9] = [
     ("pull", "Pull, length known"),
@@ -180,12 +153,5 @@ mod tests {
         let cost = Cost { samples: vec![0.4], verdict, ..Cost::default() };
         assert!((bar(&cost).unwrap() - 0.22).abs() < 1e-9);
         assert!(bar(&Cost::default()).is_none());
-    }
-
-    #[test]
-    fn a_date_counts_leap_days() {
-        assert_eq!(date(0), "1970-01-01 00:00 UTC");
-        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
-        assert_eq!(date(1_795_464_879), "2026-11-23 20:14 UTC");
     }
 }
