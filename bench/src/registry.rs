@@ -174,7 +174,7 @@ fn serve(stream: TcpStream, role: Role, shared: &Shared) {
     loop {
         let (head, body) = match http::read_head(&mut wire) {
             Ok(Some(read)) => read,
-            Ok(None) => return,
+            Ok(None) => return wire.close(),
             Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
                 let reply = Reply::error(400, "UNKNOWN", &cause.to_string());
                 return reply.send_last(&mut wire);
@@ -188,7 +188,8 @@ fn serve(stream: TcpStream, role: Role, shared: &Shared) {
         };
         match reply.and_then(|reply| incoming.finish(&head, &reply)) {
             Ok(true) => {}
-            Ok(false) | Err(_) => return,
+            Ok(false) => return wire.close(),
+            Err(_) => return,
         }
     }
 }

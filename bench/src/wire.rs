@@ -153,14 +153,20 @@ impl Wire {
         Ok(())
     }
 
+    /// Says inside TLS, where there is TLS, that all was sent; without it the peer must take the end
+    /// of the connection for a cut.
+    pub(crate) fn close(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.send_close_notify();
+            // Should it not leave, the peer sees a cut after a complete answer: no harm.
+            let _ = session.write_tls(&mut self.stream);
+        }
+    }
+
     /// Says that nothing more will be sent, then reads and drops what the peer still sends, so that
     /// it sees the answer and not a reset. At most 64 MiB, at most five seconds without a byte.
     pub(crate) fn linger(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.send_close_notify();
-            // Should it not leave, the end of the connection says the same less politely.
-            let _ = session.write_tls(&mut self.stream);
-        }
+        self.close();
         let half_closed = self.stream.shutdown(Shutdown::Write).is_ok();
         let bounded = self.stream.set_read_timeout(Some(LINGER_WAIT)).is_ok();
         let mut scratch = vec![0; 64 << 10];

@@ -57,7 +57,7 @@ pub(crate) fn read_head(wire: &mut Wire) -> io::Result<Option<(Head, Body)>> {
     Ok(Some((head, body)))
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
+pub(super) fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let used = match request.parse(bytes).map_err(|_| malformed("bad head"))? {
@@ -240,6 +240,12 @@ impl Reply {
             self.fields.push((name, value));
         }
         self
+    }
+
+    /// The value of the field `name`.
+    #[cfg(test)]
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|field| field.0 == name).map(|field| field.1.as_str())
     }
 
     fn send(&self, wire: &mut Wire, bodiless: bool, keep: bool) -> io::Result<()> {
