@@ -1,7 +1,8 @@
 //! One blocking TCP connection that carries HTTP/1.1: heads and bodies in, bytes and files out.
 //!
-//! A connected socket goes in, with a TLS session on top where one is wanted; parsed heads, raw bytes
-//! and sent bytes come out. It buffers what it read ahead, and knows neither where a body ends (`framing.rs`) nor what a message means.
+//! A connected socket goes in, with a TLS session on top where one is wanted; parsed heads, raw
+//! bytes and sent bytes come out. It buffers what it read ahead, and knows neither where a body
+//! ends (`framing.rs`) nor what a message means.
 
 use std::fs::File;
 use std::io::{self, Read, Write as _};
@@ -153,8 +154,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Says inside TLS, where there is TLS, that all was sent; without it the peer must take the end
-    /// of the connection for a cut.
+    /// Says inside TLS, where there is TLS, that all was sent; without it the peer must take the
+    /// end of the connection for a cut.
     pub(crate) fn close(&mut self) {
         if let Some(session) = &mut self.session {
             session.send_close_notify();

@@ -1,4 +1,5 @@
-//! The bench under callgrind: this program runs itself there and reads how many instructions it was.
+//! The bench under callgrind: this program runs itself there and reads how many instructions that
+//! took.
 //!
 //! A stage and a number of operations in, instructions out. Needs valgrind; Debian has a package.
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-mod ways;
+mod ways_tests;
 
 use super::store::digest_of;
 use super::{Registry, Settings};

@@ -1,9 +1,9 @@
 //! The registry's token service: what it grants, and what a token is good for.
 //!
-//! Names, scopes and the time in; tokens, grants and answers out. A token has the form of a JSON Web
-//! Token (RFC 7519) signed with HMAC-SHA256 under a key that lives as long as the process. As in
-//! Harbor it lasts 30 minutes and carries every action that its bearer has on the repositories it
-//! was asked for, whatever the actions that were named.
+//! Names, scopes and the time in; tokens, grants and answers out. A token has the form of a JSON
+//! Web Token (RFC 7519) signed with HMAC-SHA256 under a key that lives as long as the process. As
+//! in Harbor it lasts 30 minutes and carries every action that its bearer has on the
+//! repositories it was asked for, whatever the actions that were named.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -67,7 +67,7 @@ impl Tokens {
         if account.is_none() && scopes.is_empty() {
             return Reply::error(401, "UNAUTHORIZED", "unauthorized: authentication required");
         }
-        // Several repositories may stand in one parameter, with spaces between them (RFC 6749 §3.3).
+        // One parameter may name several repositories, with spaces between them (RFC 6749 §3.3).
         let scopes = scopes.iter().flat_map(|scope| scope.split(' '));
         let access = scopes.filter_map(|scope| granted(scope, account.is_some())).collect();
         let token = self.issue(account.unwrap_or_default(), access, now);
