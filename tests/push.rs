@@ -305,6 +305,45 @@ fn an_upload_with_chunks_stays_chunked_and_one_with_a_length_keeps_it() {
 }
 
 #[test]
+fn chunks_of_every_size_and_spelling_arrive_byte_for_byte() {
+    let registry = FakeRegistry::answering(|_| {
+        answer(202, "Location: /v2/team/app/blobs/uploads/1?_state=a\r\nRange: 0-9\r\n", b"")
+    });
+    let proxy = Proxy::in_front_of(&registry);
+    let target = format!("{PREFIX}/team/app/blobs/uploads/1?_state=a");
+    let mut caller = proxy.caller();
+    // Small ones and large ones in every order, heads that may pass as they are and heads that may
+    // not, and requests cut at places that have nothing to do with either.
+    let sizes = [1, 16_384, 32_768, 3, 100_000, 16_383, 70_000, 70_000, 2, 200_000, 32_768, 9];
+    let spellings: [fn(usize) -> String; 4] = [
+        |size| format!("{size:x}\r\n"),
+        |size| format!("{size:X};ext=\"1\"\r\n"),
+        |size| format!("000{size:x}\r\n"),
+        |size| format!("{size:x}\r\n"),
+    ];
+    for round in 0..8_usize {
+        let mut body = Vec::new();
+        let mut bytes = request("PATCH", &target, "Transfer-Encoding: chunked\r\n").into_bytes();
+        for (number, size) in sizes.iter().cycle().skip(round).take(60).enumerate() {
+            let data = noise(round as u64 * 100 + number as u64, *size);
+            let spelling = spellings[if round < 2 { 0 } else { (number * 7 + round) % 4 }];
+            bytes.extend_from_slice(spelling(*size).as_bytes());
+            bytes.extend_from_slice(&data);
+            bytes.extend_from_slice(b"\r\n");
+            body.extend_from_slice(&data);
+        }
+        bytes.extend_from_slice(b"0\r\nX-Trailer: dropped\r\n\r\n");
+        let piece = [1 << 20, 65_536, 9_973, 32_770, 1_461, 200_003, 777_777, 16_384][round];
+        for piece in bytes.chunks(piece) {
+            caller.send(piece);
+        }
+        assert_eq!(caller.answer().expect("an answer").status, 202);
+        let seen = registry.requests().pop().expect("a request");
+        assert!(seen.complete && seen.body == body, "round {round}: {} bytes", seen.body.len());
+    }
+}
+
+#[test]
 fn a_caller_that_waits_for_100_continue_gets_it_once_and_only_when_it_may_go_on() {
     let registry = FakeRegistry::answering(|_| answer(201, "", b""));
     let proxy = Proxy::in_front_of(&registry);

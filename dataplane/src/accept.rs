@@ -102,11 +102,13 @@ pub(crate) async fn serve(handover: Handover, core: Rc<Core>) {
     let transport = Transport::Plain(socket);
     let mut inbound = Inbound { transport, buffer: already_read, peer, transfer };
     while next_request(&mut inbound, &core).await {
-        match exchange::one(&mut inbound, &core).await {
+        // Boxed like the other rare or short waits, so that an idle connection does not hold the
+        // room that they need.
+        match Box::pin(exchange::one(&mut inbound, &core)).await {
             Next::Another => {}
             Next::Close => break,
             Next::Linger => {
-                linger(&inbound, &core.limits).await;
+                Box::pin(linger(&inbound, &core.limits)).await;
                 break;
             }
             Next::Move(index, transfer) => {
@@ -131,7 +133,7 @@ async fn next_request(inbound: &mut Inbound, core: &Core) -> bool {
     match select(readable, core.drained()).await {
         Either::Left((ready, _)) => ready.is_ok(),
         // A request may be on its way just now: it still gets its answer.
-        Either::Right((_, _)) => socket.readable(DRAINING_IDLE_WAIT).await.is_ok(),
+        Either::Right((_, _)) => Box::pin(socket.readable(DRAINING_IDLE_WAIT)).await.is_ok(),
     }
 }
 

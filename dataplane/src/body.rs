@@ -129,13 +129,26 @@ pub(crate) enum Step {
     End,
 }
 
+/// Where in the chunked coding the next byte stands, as far as others need to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkPlace {
+    /// Before the first digit of a chunk's size.
+    Head,
+    /// In a chunk's data, of which so many bytes are left; never 0.
+    Data(u64),
+    /// Between a chunk's data and its CR LF.
+    AfterData,
+    /// Anywhere else.
+    Elsewhere,
+}
+
 /// Follows one body from its first byte to its last.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Decoder {
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum State {
     Length(u64),
     Chunked(Chunks),
@@ -195,6 +208,21 @@ impl Decoder {
         match &self.state {
             State::Length(left) => Some(*left),
             _ => None,
+        }
+    }
+
+    /// Where in the chunked coding the next byte stands; `None` for other framings.
+    pub(crate) fn chunk_place(&self) -> Option<ChunkPlace> {
+        match &self.state {
+            State::Chunked(chunks) => Some(chunks.place()),
+            _ => None,
+        }
+    }
+
+    /// `count` bytes of the chunk under way went by without being shown to [`Decoder::step`].
+    pub(crate) fn advance(&mut self, count: u64) {
+        if let State::Chunked(chunks) = &mut self.state {
+            chunks.advance(count);
         }
     }
 

@@ -69,6 +69,12 @@ impl Socket {
         Ok(count)
     }
 
+    /// Looks at what could be received now, or fails with `WouldBlock`. 0 is the end of the stream.
+    pub(crate) fn try_peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::net::recv(self, into, RecvFlags::PEEK)?;
+        Ok(count)
+    }
+
     /// Sends what fits now, or fails with `WouldBlock`.
     pub(crate) fn try_send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut control = rustix::net::SendAncillaryBuffer::default();

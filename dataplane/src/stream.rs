@@ -26,6 +26,7 @@ use crate::transport::Transport;
 use crate::worker::Core;
 
 mod passage;
+mod sink;
 mod splice;
 
 pub(crate) use passage::Broken;

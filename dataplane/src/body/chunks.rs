@@ -3,10 +3,10 @@
 //! Input in pieces in, [`Step`]s out. Extensions and trailers are checked and dropped; it never
 //! keeps a byte of them.
 
-use super::Step;
+use super::{ChunkPlace, Step};
 
 /// Where in the coding the next byte stands.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Chunks {
     place: Place,
     /// The size of the chunk under way: being read, or what is left of it.
@@ -64,6 +64,16 @@ impl Chunks {
         self.size = self.size.saturating_sub(count);
         if self.size == 0 && self.place == Place::Data {
             self.place = Place::DataCr;
+        }
+    }
+
+    /// See [`ChunkPlace`].
+    pub(super) fn place(&self) -> ChunkPlace {
+        match self.place {
+            Place::Size if self.count == 0 => ChunkPlace::Head,
+            Place::Data => ChunkPlace::Data(self.size),
+            Place::DataCr => ChunkPlace::AfterData,
+            _ => ChunkPlace::Elsewhere,
         }
     }
 

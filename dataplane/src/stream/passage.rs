@@ -6,15 +6,14 @@
 //! other side is to learn of it is the caller's business: a broken body never ends cleanly.
 
 use std::cell::Cell;
-use std::io::IoSlice;
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
-use super::splice::splice;
-use crate::body::{Decoder, Framing, Step};
+use super::sink::Sink;
+use super::splice;
+use crate::body::Framing;
 use crate::buffer::{Block, Buffer};
-use crate::io::Socket;
 use crate::limits::Limits;
 use crate::pipes::Pipes;
 use crate::transport::Transport;
@@ -61,33 +60,30 @@ impl Passage<'_> {
     pub(crate) async fn run(self) -> Result<(), Broken> {
         let Self { from, input, to, head, framing, chunked_out, moved, bytes_max, limits, pipes } =
             self;
-        let decoder = Decoder::new(framing);
-        let mut sink = Sink { to, head, decoder, chunked_out, moved, bytes_max, limits };
+        let mut sink = Sink::new(to, head, framing, chunked_out, moved, bytes_max, limits);
         let mut block = None;
         loop {
             let (consumed, done) = sink.take(input.filled()).await?;
             input.consume(consumed);
             if done {
-                return sink.send(&[]).await;
+                return sink.flush().await;
             }
             // The receiver shall not wait for the head until more of the body is here.
-            sink.send(&[]).await?;
+            sink.flush().await?;
             if !input.is_empty() {
                 let count = read(from, input.spare(), limits).await?;
-                sink.check_end(count)?;
+                check_end(&mut sink, count)?;
                 input.note_read(count);
                 continue;
             }
             input.release();
-            if let Some((from, to, left)) = sink.spliceable(from)
-                && let Some(mut pipe) = pipes.borrow()
-            {
-                return splice(from, to, &mut pipe, left, moved, limits).await;
+            if spliced(from, &mut sink, pipes).await? {
+                return Ok(());
             }
-            let wanted = sink.wanted(limits);
+            let wanted = sink.wanted();
             let block = block.get_or_insert_with(|| Block::new(wanted.min(FIRST_BLOCK_BYTES)));
             let count = read(from, block.front_mut(wanted), limits).await?;
-            sink.check_end(count)?;
+            check_end(&mut sink, count)?;
             let (consumed, done) = sink.take(block.front(count)).await?;
             // What the decoder could not use yet, or what follows the body.
             input.append(block.front(count).get(consumed..).unwrap_or_default());
@@ -101,90 +97,27 @@ impl Passage<'_> {
     }
 }
 
-/// The receiving side of a passage.
-struct Sink<'a> {
-    to: &'a Transport,
-    head: Zeroizing<Vec<u8>>,
-    decoder: Decoder,
-    chunked_out: bool,
-    moved: &'a Cell<u64>,
-    bytes_max: u64,
-    limits: &'a Limits,
+/// Tells the sink when the sender has closed its side.
+fn check_end(sink: &mut Sink<'_>, count: usize) -> Result<(), Broken> {
+    if count > 0 { Ok(()) } else { sink.end_of_stream() }
 }
 
-impl Sink<'_> {
-    /// Sends on what `bytes` hold of the body, and says how many of them were used up and whether
-    /// that was the end of it. Not to be called again after the end.
-    async fn take(&mut self, bytes: &[u8]) -> Result<(usize, bool), Broken> {
-        let mut used = 0;
-        loop {
-            let rest = bytes.get(used..).unwrap_or_default();
-            match self.decoder.step(rest).map_err(Broken::SourceMalformed)? {
-                Step::Skip(count) => used += count,
-                Step::Payload(count) => {
-                    self.payload(rest.get(..count).unwrap_or_default()).await?;
-                    used += count;
-                }
-                Step::More => return Ok((used, false)),
-                Step::End => {
-                    if self.chunked_out {
-                        self.send(&[b"0\r\n\r\n"]).await?;
-                    }
-                    return Ok((used, true));
-                }
-            }
-        }
+/// Lets as much of the body as may go from socket to socket unseen do so. `true`: that was all.
+async fn spliced(from: &Transport, sink: &mut Sink<'_>, pipes: &Rc<Pipes>) -> Result<bool, Broken> {
+    let (Transport::Plain(from), Some(to)) = (from, sink.socket()) else {
+        return Ok(false);
+    };
+    if let Some(left) = sink.length_to_splice() {
+        let Some(mut pipe) = pipes.borrow() else { return Ok(false) };
+        splice::length(from, to, &mut pipe, left, sink.moved, sink.limits).await?;
+        return Ok(true);
     }
-
-    async fn payload(&mut self, payload: &[u8]) -> Result<(), Broken> {
-        // Counted before it is sent: from here on the receiver may have seen some of it.
-        let moved = self.moved.get() + u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        if moved > self.bytes_max {
-            return Err(Broken::TooLong);
-        }
-        self.moved.set(moved);
-        if self.chunked_out {
-            let size = format!("{:x}\r\n", payload.len());
-            self.send(&[size.as_bytes(), payload, b"\r\n"]).await
-        } else {
-            self.send(&[payload]).await
-        }
+    if sink.may_splice_chunks()
+        && let Some(mut pipe) = pipes.borrow()
+    {
+        splice::chunks(from, to, &mut pipe, sink).await?;
     }
-
-    /// Sends `parts`, and before them the head if that has not gone yet.
-    async fn send(&mut self, parts: &[&[u8]]) -> Result<(), Broken> {
-        let [a, b, c] = std::array::from_fn(|place| parts.get(place).copied().unwrap_or_default());
-        let mut slices =
-            [IoSlice::new(&self.head), IoSlice::new(a), IoSlice::new(b), IoSlice::new(c)];
-        let sent = self.to.write_all(&mut slices, self.limits.body_progress_wait).await;
-        self.head = Zeroizing::default();
-        sent.map_err(|_| Broken::SinkGone)
-    }
-
-    /// What is left of the body, if all of it may go from socket to socket unseen.
-    fn spliceable<'s>(&'s self, from: &'s Transport) -> Option<(&'s Socket, &'s Socket, u64)> {
-        let (Transport::Plain(from), Transport::Plain(to)) = (from, self.to) else {
-            return None;
-        };
-        let left = self.decoder.remaining()?;
-        let fits = left <= self.bytes_max.saturating_sub(self.moved.get());
-        (left >= self.limits.splice_bytes_min && fits).then_some((from, to, left))
-    }
-
-    /// How many bytes to read next: what has a length is never read beyond it.
-    fn wanted(&self, limits: &Limits) -> usize {
-        let remaining = self.decoder.remaining().unwrap_or(u64::MAX);
-        usize::try_from(remaining).unwrap_or(usize::MAX).min(limits.body_buffer_bytes)
-    }
-
-    /// The sender closed its side if `count` is 0: that is the end of some bodies, and breaks
-    /// others.
-    fn check_end(&mut self, count: usize) -> Result<(), Broken> {
-        if count > 0 {
-            return Ok(());
-        }
-        self.decoder.end_of_stream().map_err(|_| Broken::SourceEnded)
-    }
+    Ok(false)
 }
 
 async fn read(from: &Transport, into: &mut [u8], limits: &Limits) -> Result<usize, Broken> {
