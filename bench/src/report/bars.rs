@@ -6,7 +6,7 @@
 use super::canvas::{Anchor, Canvas, Scale};
 use super::runs::Run;
 use super::words;
-use crate::results::Cost;
+use crate::results::{Cost, Verdict};
 
 /// Draws `costs`, one row for each.
 pub(crate) fn draw(run: &Run, costs: &[&Cost], label: &str) -> String {
@@ -83,24 +83,29 @@ fn whisker(canvas: &mut Canvas, scale: &Scale, middle: f64, (low, high): (f64, f
     }
 }
 
-/// One verdict's line crosses all rows, so that every contender can be held against it; several
-/// lines keep to the rows that they are about.
+/// A line where all verdicts agree on the bar crosses all rows, so that every contender can be held
+/// against it; lines that lie apart keep to the rows that they are about.
 fn bar_lines(canvas: &mut Canvas, scale: &Scale, costs: &[&Cost], height: f64) {
-    let judged = || costs.iter().enumerate().filter(|(_, cost)| cost.verdict.is_some());
-    let alone = judged().count() == 1;
-    for (row, cost) in judged() {
-        let (Some(place), Some(verdict)) = (words::bar(cost), &cost.verdict) else { continue };
-        let x = scale.at(place);
-        let top = TOP + row as f64 * ROW;
-        let (from, to) = if alone { (TOP - 4.0, height - BOTTOM) } else { (top, top + ROW) };
-        let class = if verdict.is_met() { "limit met" } else { "limit missed" };
-        canvas.line(class, (x, from), (x, to));
-        if alone || row == 0 {
-            let past_half = x > WIDTH * 0.55;
-            let (anchor, x) = if past_half { (Anchor::End, x + 3.0) } else { (Anchor::Start, x) };
-            canvas.words(class, (x, TOP - 9.0), anchor, &verdict.must);
-        }
+    let places: Vec<(usize, f64, &Verdict)> = costs
+        .iter()
+        .enumerate()
+        .filter_map(|(row, cost)| Some((row, words::bar(cost)?, cost.verdict.as_ref()?)))
+        .collect();
+    let Some((_, first, verdict)) = places.first() else { return };
+    let x = scale.at(*first);
+    let (anchor, beside) = if x > WIDTH * 0.55 { (Anchor::End, 3.0) } else { (Anchor::Start, 0.0) };
+    canvas.words(class(verdict), (x + beside, TOP - 9.0), anchor, &verdict.must);
+    if places.iter().all(|(_, place, _)| (place / first - 1.0).abs() < SAME_BAR) {
+        return canvas.line(class(verdict), (x, TOP - 4.0), (x, height - BOTTOM));
     }
+    for (row, place, verdict) in places {
+        let (x, top) = (scale.at(place), TOP + row as f64 * ROW);
+        canvas.line(class(verdict), (x, top), (x, top + ROW));
+    }
+}
+
+fn class(verdict: &Verdict) -> &'static str {
+    if verdict.is_met() { "limit met" } else { "limit missed" }
 }
 
 /// `name`, cut in the middle where it does not fit beside a bar.
@@ -117,6 +122,8 @@ fn shortened(name: &str) -> String {
 
 /// Colours below this one are this project's own.
 const OURS: usize = 2;
+/// Bars that differ by less are one: ratios are taken repetition by repetition and wobble a little.
+const SAME_BAR: f64 = 0.06;
 const NAME_CHARS: usize = 16;
 const WIDTH: f64 = 520.0;
 const LEFT: f64 = 104.0;

@@ -88,7 +88,7 @@ pub(crate) fn machine(run: &Run) -> Vec<(&'static str, String)> {
     let place = if machine.own_namespace { "own network namespace" } else { "host's network" };
     let versions = machine.versions.iter();
     let versions: Vec<String> =
-        versions.map(|(name, version)| format!("{name} {version}")).collect();
+        versions.map(|(name, said)| format!("{name} {}", words::version(said))).collect();
     vec![
         ("Measured", calendar::date(machine.unix_time)),
         ("CPU", format!("{} × {}", machine.cpus, machine.cpu)),

@@ -94,7 +94,8 @@ fn cost_section(run: &Run, unit: &str, note: &str) -> String {
         let costs = run.costs_of(case, unit);
         let title = words::case(case);
         let plot = bars::draw(run, &costs, &format!("{title}: {}", words::unit(unit)));
-        let badges: String = costs.iter().filter_map(|cost| badge(cost)).collect();
+        let several = costs.iter().filter(|cost| cost.verdict.is_some()).count() > 1;
+        let badges: String = costs.iter().filter_map(|cost| badge(cost, several)).collect();
         add(
             &mut text,
             format_args!(
@@ -107,10 +108,12 @@ fn cost_section(run: &Run, unit: &str, note: &str) -> String {
     text
 }
 
-fn badge(cost: &Cost) -> Option<String> {
+/// The verdict on `cost`, with its contender's name where there are several.
+fn badge(cost: &Cost, several: bool) -> Option<String> {
     let verdict = cost.verdict.as_ref()?;
     let class = if verdict.is_met() { "met" } else { "missed" };
-    Some(format!("<span class=\"badge {class}\">{}</span>", words::verdict(verdict)))
+    let name = if several { format!("{}: ", escape(&cost.contender)) } else { String::new() };
+    Some(format!("<span class=\"badge {class}\">{name}{}</span>", words::verdict(verdict)))
 }
 
 type Plot = fn(&Run, &[&Loads], &str) -> Option<String>;

@@ -69,6 +69,7 @@ pub(crate) fn unit(name: &str) -> &str {
         "cpu-s/GiB" => "CPU seconds per GiB",
         "us/request" => "CPU µs per request",
         "KiB/connection" => "KiB of memory per connection",
+        RATIO => "One contender as a multiple of another",
         other => other,
     }
 }
@@ -92,10 +93,21 @@ fn percent(value: f64) -> String {
 /// Where the bar of `cost` lies in the unit of its samples, if it has one.
 pub(crate) fn bar(cost: &Cost) -> Option<f64> {
     let verdict = cost.verdict.as_ref()?;
+    if cost.unit == RATIO {
+        // Its samples are already multiples, and the figure is the worst of them.
+        return Some(verdict.limit);
+    }
     // The figure is a multiple of something, or the median itself: either way the bar stands to
     // the median as the limit stands to the figure.
     let place = cost.median() * verdict.limit / verdict.figure;
     place.is_finite().then_some(place)
+}
+
+/// The number in what a program says of its version; all that it says where there is none.
+pub(crate) fn version(said: &str) -> &str {
+    let numbered =
+        |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
+    said.split([' ', '/', '\t', '\n']).find(numbered).unwrap_or(said.trim())
 }
 
 /// The latency at percentile `wanted` of a list that follows the file's percentiles.
@@ -105,7 +117,9 @@ pub(crate) fn at_percentile(latencies: &[f64], wanted: f64) -> Option<f64> {
 }
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
-const CASES: [(&str, &str); 9] = [
+/// The unit of a cost that is a multiple of another.
+const RATIO: &str = "ratio";
+const CASES: [(&str, &str); 10] = [
     ("pull", "Pull, length known"),
     ("push", "Push, length known"),
     ("push-chunked", "Push, chunked"),
@@ -115,6 +129,7 @@ const CASES: [(&str, &str); 9] = [
     ("get-1k", "GET of 1 KiB"),
     ("idle", "An idle connection"),
     ("active", "An active connection"),
+    ("epoll-to-uring", "epoll as a multiple of io_uring, case by case"),
 ];
 
 #[cfg(test)]
@@ -139,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_the_number_in_what_a_program_says() {
+        let check = |said: &str, expected: &str| assert_eq!(version(said), expected);
+        check(
+            "HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/",
+            "2.6.12-1+deb12u4",
+        );
+        check("nginx version: nginx/1.22.1", "1.22.1");
+        check("/opt/envoy  version: 9e55/1.40.0/Clean/RELEASE", "1.40.0");
+        check("0.1.0", "0.1.0");
+        check("of today", "of today");
+    }
+
+    #[test]
     fn a_bar_missed_by_little_was_missed() {
         let of = |figure, limit| verdict(&Verdict { must: String::new(), figure, limit });
         assert_eq!(of(0.88, 1.10), "met, 20 % to spare");
@@ -153,5 +181,7 @@ mod tests {
         let cost = Cost { samples: vec![0.4], verdict, ..Cost::default() };
         assert!((bar(&cost).unwrap() - 0.22).abs() < 1e-9);
         assert!(bar(&Cost::default()).is_none());
+        let ratio = Cost { unit: "ratio".into(), samples: vec![0.9, 1.2], ..cost };
+        assert!((bar(&ratio).unwrap() - 1.1).abs() < 1e-9);
     }
 }
