@@ -4,7 +4,7 @@
 //! the smallest to the largest, and a dashed line where the bar of the verdict lies.
 
 use super::canvas::{Anchor, Canvas, Scale};
-use super::runs::Run;
+use super::runs::{Run, is_ours};
 use super::words;
 use crate::results::{Cost, Verdict};
 
@@ -47,7 +47,7 @@ pub(crate) fn shown_tick(tick: f64) -> String {
 
 fn draw_row(canvas: &mut Canvas, scale: &Scale, top: f64, colour: usize, cost: &Cost) {
     let middle = top + ROW / 2.0;
-    let name = if colour < OURS { "name ours" } else { "name" };
+    let name = if is_ours(&cost.contender) { "name ours" } else { "name" };
     canvas.words(name, (LEFT - 8.0, middle + 4.0), Anchor::End, &shortened(&cost.contender));
     let Some((low, high)) = words::spread(&cost.samples) else {
         canvas.words("tick", (LEFT + 4.0, middle + 4.0), Anchor::Start, "not measured");
@@ -120,8 +120,6 @@ fn shortened(name: &str) -> String {
     format!("{front}…{back}")
 }
 
-/// Colours below this one are this project's own.
-const OURS: usize = 2;
 /// Bars that differ by less are one: ratios are taken repetition by repetition and wobble a little.
 const SAME_BAR: f64 = 0.06;
 const NAME_CHARS: usize = 16;

@@ -94,7 +94,7 @@ pub(crate) fn machine(run: &Run) -> Vec<(&'static str, String)> {
         ("CPU", format!("{} × {}", machine.cpus, machine.cpu)),
         ("Memory", format!("{} GiB", words::figure(machine.memory_mib as f64 / 1024.0))),
         ("Kernel", machine.kernel.clone()),
-        ("Network", format!("loopback, {}, {place}", machine.congestion_control)),
+        ("Network", format!("{}, {place}", machine.congestion_control)),
         ("Programs", versions.join(", ")),
         ("Command", machine.command.clone()),
     ]

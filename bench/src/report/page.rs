@@ -18,12 +18,15 @@ pub(crate) fn of(runs: &[Run]) -> String {
         _ => format!("bench: {} runs", runs.len()),
     };
     let body: String = runs.iter().map(of_run).collect();
+    // What `compare` measures never leaves the machine; where a load goes only its maker knows.
+    let compared = runs.iter().any(|run| !run.costs.is_empty());
+    let loopback = if compared { LOOPBACK } else { "" };
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}{READING}\
-         </main>\n</body>\n</html>\n",
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}<footer>{READING}{loopback}\
+         </footer>\n</main>\n</body>\n</html>\n",
         escape(&title)
     )
 }
@@ -238,6 +241,6 @@ const COST_NOTE: &str = "Less is better. The bar ends at the median; dots are si
 const LATENCY_NOTE: &str = "From the intended start of a request to the end of its answer. Each \
     step to the right is one more nine; a curve ends where its samples end.";
 const PACE_NOTE: &str = "The repetition in the middle of each contender.";
-const READING: &str = "<footer>Figures of one run may be compared with each other, figures of \
-    different runs hardly: ratios within a run repeat, wall time on a shared machine does not. \
-    All of this went over loopback; it says nothing about a network card.</footer>\n";
+const READING: &str = "Figures of one run may be compared with each other, figures of different \
+    runs hardly: ratios within a run repeat, wall time on a shared machine does not.";
+const LOOPBACK: &str = " Costs were measured over loopback and say nothing about a network card.";

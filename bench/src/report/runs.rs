@@ -28,18 +28,26 @@ pub(crate) struct Loads {
     pub(crate) repetitions: Vec<Load>,
 }
 
-/// Sorts `lines` into runs: each begins with its machine.
+/// Sorts `lines` into runs: each begins with its machine. Loads that were made one after the other
+/// on one machine, by several calls of the verb `run`, are one run: somebody wants to compare them.
 pub(crate) fn of(name: &str, lines: Vec<Line>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
+    for run in split(name, lines) {
+        match runs.last_mut() {
+            Some(last) if last.goes_on_in(&run) => last.join(run),
+            _ => runs.push(run),
+        }
+    }
+    runs
+}
+
+fn split(name: &str, lines: Vec<Line>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
     for line in lines {
-        let run = match (&line, runs.len()) {
-            (Line::Machine(_), _) | (_, 0) => {
-                runs.push(Run { name: name.to_owned(), ..Run::default() });
-                runs.last_mut()
-            }
-            _ => runs.last_mut(),
-        };
-        let Some(run) = run else { continue };
+        if runs.is_empty() || matches!(line, Line::Machine(_)) {
+            runs.push(Run { name: name.to_owned(), ..Run::default() });
+        }
+        let Some(run) = runs.last_mut() else { continue };
         match line {
             Line::Machine(machine) => run.machine = Some(machine),
             Line::Cost(cost) => run.add_cost(cost),
@@ -51,6 +59,27 @@ pub(crate) fn of(name: &str, lines: Vec<Line>) -> Vec<Run> {
 }
 
 impl Run {
+    /// Whether `next` is more of the same: loads only, the same machine, and soon after.
+    fn goes_on_in(&self, next: &Self) -> bool {
+        let (Some(machine), Some(later)) = (&self.machine, &next.machine) else {
+            return false;
+        };
+        let place =
+            |machine: &Machine| Machine { unix_time: 0, command: String::new(), ..machine.clone() };
+        let soon = later.unix_time.saturating_sub(machine.unix_time) < SESSION_SECONDS;
+        self.costs.is_empty() && next.costs.is_empty() && soon && place(machine) == place(later)
+    }
+
+    fn join(&mut self, next: Self) {
+        for load in next.loads.into_iter().flat_map(|loads| loads.repetitions) {
+            self.add_load(load);
+        }
+        if let (Some(machine), Some(later)) = (&mut self.machine, next.machine) {
+            machine.command.push_str(" … ");
+            machine.command.push_str(&later.command);
+        }
+    }
+
     fn add_cost(&mut self, cost: Cost) {
         let same = |known: &&mut Cost| {
             (&known.case, &known.contender, &known.unit)
@@ -117,14 +146,16 @@ impl Run {
 
     /// Which of the page's colours is `contender`'s: the same one in all its plots.
     pub(crate) fn colour(&self, contender: &str) -> usize {
-        if let Some(place) = CONTENDERS.iter().position(|known| *known == contender) {
-            return place;
-        }
         let names = self.costs.iter().map(|cost| cost.contender.as_str());
         let names = names.chain(self.loads.iter().map(|loads| loads.contender.as_str()));
-        let others = unique(names.filter(|name| !CONTENDERS.contains(name)));
+        let (known, others): (Vec<&str>, Vec<&str>) =
+            unique(names).into_iter().partition(|name| CONTENDERS.contains(name));
+        if let Some(place) = CONTENDERS.iter().position(|name| *name == contender) {
+            return place;
+        }
         let place = others.iter().position(|name| *name == contender).unwrap_or_default();
-        CONTENDERS.len() + place % (COLOURS - CONTENDERS.len())
+        let free = if known.is_empty() { &SPREAD[..] } else { &UNUSED[..] };
+        free.get(place % free.len()).copied().unwrap_or_default()
     }
 
     /// How many verdicts there are, and how many bars were met.
@@ -201,8 +232,16 @@ fn rank(contender: &str) -> usize {
     }
 }
 
+/// Whether `contender` is this project's own proxy.
+pub(crate) fn is_ours(contender: &str) -> bool {
+    contender.starts_with("ours-")
+}
+
 /// The contenders of `compare`, in the order in which they are shown.
 const CONTENDERS: [&str; 6] = ["ours-uring", "ours-epoll", "haproxy", "nginx", "envoy", "floor"];
-/// How many colours the page's style has.
-const COLOURS: usize = 10;
+/// The colours that no contender of `compare` has, and all of them, those apart first.
+const UNUSED: [usize; 4] = [6, 7, 8, 9];
+const SPREAD: [usize; 10] = [0, 2, 3, 4, 6, 8, 7, 9, 1, 5];
+/// Loads that are further apart than this are not compared: the machine was another by then.
+const SESSION_SECONDS: u64 = 3600;
 const UNITS: [&str; 3] = ["cpu-s/GiB", "us/request", "KiB/connection"];

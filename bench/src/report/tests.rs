@@ -183,6 +183,27 @@ fn each_machine_line_begins_a_run_and_figures_of_two_runs_are_not_mixed() {
 }
 
 #[test]
+fn loads_made_soon_after_one_another_on_one_machine_are_one_run() {
+    let at = |unix_time: u64| Line::Machine(Machine { unix_time, ..machine() });
+    let load = |contender: &str| {
+        Line::Load(Load { contender: contender.into(), case: "x".into(), ..Load::default() })
+    };
+    let names = |lines: Vec<Line>| -> Vec<Vec<(String, usize)>> {
+        let of = |run: &Run| {
+            let shown = |loads: &runs::Loads| (loads.contender.clone(), loads.repetitions.len());
+            run.loads.iter().map(shown).collect()
+        };
+        runs::of("f", lines).iter().map(of).collect()
+    };
+    let soon = vec![at(0), load("a"), at(60), load("b"), at(120), load("a")];
+    assert_eq!(names(soon), [[("a".to_owned(), 2), ("b".to_owned(), 1)]]);
+    let late = vec![at(0), load("a"), at(7200), load("b")];
+    assert_eq!(names(late).len(), 2);
+    let elsewhere = Line::Machine(Machine { cpus: 64, ..Machine::default() });
+    assert_eq!(names(vec![at(0), load("a"), elsewhere, load("b")]).len(), 2);
+}
+
+#[test]
 fn a_file_without_figures_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("empty.jsonl");
