@@ -15,6 +15,10 @@ mod plan;
 mod load;
 
 mod results;
+mod calendar;
+mod report;
+mod diff;
+mod counts;
 mod caller;
 mod framing;
 mod wire;
@@ -32,6 +36,12 @@ struct Flags {
 enum Verb {
     /// Serve an OCI registry from memory.
     Registry(registry::Flags),
+    /// Draw results: a page with plots, a table.
+    Report(report::Flags),
+    /// Compare two runs.
+    Diff(diff::Flags),
+    /// Count the instructions of the data plane's pure stages.
+    Counts(counts::Flags),
     /// Push and pull a layer through the real proxy, and say what the registry saw.
     Demo(demo::Flags),
     /// Put a load on a registry or a proxy, and say how it fared.
@@ -41,6 +51,9 @@ enum Verb {
 fn main() -> ExitCode {
     let ended = match Flags::parse().verb {
         Verb::Registry(flags) => registry::run(flags),
+        Verb::Report(flags) => report::run(&flags),
+        Verb::Diff(flags) => diff::run(&flags),
+        Verb::Counts(flags) => counts::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
         Verb::Run(flags) => run::run(*flags),
     };

@@ -6,52 +6,39 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use rustls::{ServerConfig, ServerConnection};
 
-mod blobs;
+mod flags;
 mod http;
-mod manifests;
+mod gate;
+mod tokens;
 mod route;
+mod blobs;
+mod storage;
+mod manifests;
+mod uploads;
 mod seal;
 mod seen;
 pub(crate) mod store;
+mod tls;
 #[cfg(test)]
 mod tests;
-mod uploads;
 
+pub(crate) use flags::{Flags, run};
 use http::{Head, Incoming, Reply};
 use route::Route;
 use seal::Seal;
 pub(crate) use seen::Account;
-use seen::{Seen, basic_of};
+use seen::Seen;
+use storage::Storage;
 use store::Store;
+use tokens::{Tokens, unix_now};
 
 use crate::wire::Wire;
-
-/// The verb `registry`: serves until it is stopped.
-#[derive(clap::Args)]
-pub(crate) struct Flags {
-    /// Where to listen; port 0 takes a free one, printed on stdout as a line of JSON.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
-    /// Demand this user; without it everybody may do everything.
-    #[arg(long, requires = "password_file")]
-    user: Option<String>,
-    /// The file with that user's password; a line's end after it does not count.
-    #[arg(long, requires = "user", value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// Keep of a blob only its digest and size, unverified, and serve noise in its place.
-    #[arg(long)]
-    discard: bool,
-    /// Name each account on stderr when it first appears.
-    #[arg(long)]
-    log_accounts: bool,
-}
 
 /// How a registry is to be.
 pub(crate) struct Settings {
@@ -67,9 +54,23 @@ pub(crate) struct Settings {
     pub(crate) markers: Vec<String>,
 }
 
+/// What a registry does beyond serving accounts over plain HTTP; by default nothing.
+#[derive(Default)]
+pub(crate) struct Ways {
+    /// What all its connections are secured with.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Whether it issues and demands tokens, Harbor's way; Basic goes on working.
+    pub(crate) tokens: bool,
+    /// Where its object storage listens; with it GET and HEAD of a blob are redirected there.
+    pub(crate) storage: Option<SocketAddr>,
+    /// The URL that the storage is reached under, where that is not its address.
+    pub(crate) storage_url: Option<String>,
+}
+
 /// A registry that listens. It goes on until the process ends, whether or not this value lives.
 pub(crate) struct Registry {
     address: SocketAddr,
+    storage: Option<SocketAddr>,
     shared: Arc<Shared>,
 }
 
@@ -79,29 +80,16 @@ struct Shared {
     store: Store,
     seal: Seal,
     seen: Seen,
+    tls: Option<Arc<ServerConfig>>,
+    tokens: Option<Tokens>,
+    storage: Option<Storage>,
 }
 
-/// Runs the verb `registry`. Returns only to fail.
-///
-/// # Errors
-/// When the address is taken or the password's file cannot be read.
-pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
-    let login = match (flags.user, flags.password_file) {
-        (Some(user), Some(path)) => {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("reading the password from {}", path.display()))?;
-            Some((user, text.trim_end_matches(['\r', '\n']).to_owned()))
-        }
-        _ => None,
-    };
-    let Flags { listen, discard, log_accounts, .. } = flags;
-    let registry =
-        Registry::start(Settings { listen, login, discard, log_accounts, markers: Vec::new() })
-            .with_context(|| format!("listening on {listen}"))?;
-    println!("{}", serde_json::json!({ "listen": registry.address().to_string() }));
-    loop {
-        thread::park();
-    }
+/// What a listener is for.
+#[derive(Clone, Copy)]
+enum Role {
+    Registry,
+    Storage,
 }
 
 impl Registry {
@@ -110,24 +98,45 @@ impl Registry {
     /// # Errors
     /// When the address cannot be bound, or memory, threads or randomness cannot be had.
     pub(crate) fn start(settings: Settings) -> io::Result<Self> {
+        Self::start_with(settings, Ways::default())
+    }
+
+    /// The same, with more to it.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub(crate) fn start_with(settings: Settings, ways: Ways) -> io::Result<Self> {
+        let no_randomness = |_| io::Error::other("no randomness");
         let listener = TcpListener::bind(settings.listen)?;
         let address = listener.local_addr()?;
+        let aside = ways.storage.map(TcpListener::bind).transpose()?;
+        let storage = aside.as_ref().map(TcpListener::local_addr).transpose()?;
+        let scheme = if ways.tls.is_some() { "https" } else { "http" };
+        let base = storage.map(|at| ways.storage_url.unwrap_or(format!("{scheme}://{at}")));
         let shared = Arc::new(Shared {
             store: Store::new(settings.discard)?,
-            seal: Seal::new().map_err(|_| io::Error::other("no randomness"))?,
+            seal: Seal::new().map_err(no_randomness)?,
             seen: Seen::new(settings.markers.clone()),
+            tls: ways.tls,
+            tokens: ways.tokens.then(Tokens::new).transpose().map_err(no_randomness)?,
+            storage: base.as_deref().map(Storage::new).transpose().map_err(no_randomness)?,
             settings,
         });
-        let accepting = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("registry".to_owned())
-            .spawn(move || accept(&listener, &accepting))?;
-        Ok(Self { address, shared })
+        spawn(listener, Role::Registry, &shared)?;
+        if let Some(aside) = aside {
+            spawn(aside, Role::Storage, &shared)?;
+        }
+        Ok(Self { address, storage, shared })
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its object storage listens, if it has one.
+    pub(crate) fn storage(&self) -> Option<SocketAddr> {
+        self.storage
     }
 
     /// What its requests have shown so far.
@@ -136,7 +145,13 @@ impl Registry {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn spawn(listener: TcpListener, role: Role, shared: &Arc<Shared>) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    let builder = thread::Builder::new().name("registry".to_owned());
+    builder.spawn(move || accept(&listener, role, &shared)).map(drop)
+}
+
+fn accept(listener: &TcpListener, role: Role, shared: &Arc<Shared>) {
     loop {
         let Ok((stream, _)) = listener.accept() else {
             // Out of descriptors as a rule: others must close before it is worth trying again.
@@ -146,20 +161,20 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         let builder = thread::Builder::new().stack_size(STACK_BYTES);
         // A thread that cannot be had closes the connection; its caller sees that.
-        drop(builder.spawn(move || serve(stream, &shared)));
+        drop(builder.spawn(move || serve(stream, role, &shared)));
     }
 }
 
 /// Serves one connection until it ends. An error is the connection's end and nobody's news.
-fn serve(stream: TcpStream, shared: &Shared) {
-    let Ok(mut wire) = Wire::new(stream, IDLE_WAIT) else {
+fn serve(stream: TcpStream, role: Role, shared: &Shared) {
+    let Some(mut wire) = wire(stream, shared) else {
         return;
     };
     let mut buffer = None;
     loop {
         let (head, body) = match http::read_head(&mut wire) {
             Ok(Some(read)) => read,
-            Ok(None) => return,
+            Ok(None) => return wire.close(),
             Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
                 let reply = Reply::error(400, "UNKNOWN", &cause.to_string());
                 return reply.send_last(&mut wire);
@@ -167,26 +182,43 @@ fn serve(stream: TcpStream, shared: &Shared) {
             Err(_) => return,
         };
         let mut incoming = Incoming::new(&mut wire, body, &head, &mut buffer);
-        let answered =
-            answer(shared, &head, &mut incoming).and_then(|reply| incoming.finish(&head, &reply));
-        match answered {
+        let reply = match (role, &shared.storage) {
+            (Role::Storage, Some(storage)) => Ok(storage.answer(&shared.store, &head, unix_now())),
+            _ => answer(shared, &head, &mut incoming),
+        };
+        match reply.and_then(|reply| incoming.finish(&head, &reply)) {
             Ok(true) => {}
-            Ok(false) | Err(_) => return,
+            Ok(false) => return wire.close(),
+            Err(_) => return,
         }
     }
 }
 
+fn wire(stream: TcpStream, shared: &Shared) -> Option<Wire> {
+    let wire = match &shared.tls {
+        Some(config) => {
+            let session = ServerConnection::new(Arc::clone(config)).ok()?;
+            Wire::secured(stream, IDLE_WAIT, session)
+        }
+        None => Wire::new(stream, IDLE_WAIT),
+    };
+    wire.ok()
+}
+
 fn answer(shared: &Shared, head: &Head, incoming: &mut Incoming<'_>) -> io::Result<Reply> {
     let route = Route::of(&head.path);
-    let refused = route != Route::Ping && !admits(&shared.settings, head);
-    if let Some(user) = shared.seen.note(head, refused)
-        && shared.settings.log_accounts
+    let (login, tokens) = (shared.settings.login.as_ref(), shared.tokens.as_ref());
+    if let Some(tokens) = tokens
+        && head.path == "/service/token"
     {
-        eprintln!("{}", serde_json::json!({ "account": user }));
+        let reply = tokens.answer(head, gate::account(login, head), unix_now());
+        note(shared, head, reply.status == 401);
+        return Ok(reply);
     }
-    if refused {
-        return Ok(Reply::error(401, "UNAUTHORIZED", "unauthorized: authentication required")
-            .with("WWW-Authenticate", "Basic realm=\"harbor\""));
+    let refusal = gate::refusal(login, tokens, head, &route);
+    note(shared, head, refusal.is_some());
+    if let Some(refusal) = refusal {
+        return Ok(refusal);
     }
     let reading = matches!(head.method.as_str(), "GET" | "HEAD");
     Ok(match route {
@@ -215,8 +247,13 @@ fn answer(shared: &Shared, head: &Head, incoming: &mut Incoming<'_>) -> io::Resu
     })
 }
 
-fn admits(settings: &Settings, head: &Head) -> bool {
-    settings.login.as_ref().is_none_or(|login| basic_of(head).as_ref() == Some(login))
+/// Counts a request, and names its account where that is wished for and new.
+fn note(shared: &Shared, head: &Head, refused: bool) {
+    if let Some(user) = shared.seen.note(head, refused)
+        && shared.settings.log_accounts
+    {
+        eprintln!("{}", serde_json::json!({ "account": user }));
+    }
 }
 
 /// A connection on which nothing moves for this long is closed.

@@ -271,5 +271,7 @@ impl Memory {
     }
 }
 
+#[cfg(any(test, feature = "counting"))]
+pub(crate) mod counting;
 #[cfg(test)]
 mod tests;

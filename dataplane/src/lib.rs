@@ -49,6 +49,9 @@ mod resolve;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(test, feature = "counting"))]
+#[doc(hidden)]
+pub mod counting;
 
 pub use mailbox::{Postbox, Question};
 pub use worker::{Dataplane, IoMode, Settings};

@@ -3,8 +3,12 @@
 //! A request about a blob in, a [`Reply`] out. Sources: OCI distribution 1.1 "Pulling blobs",
 //! RFC 9110 §14 for ranges.
 
+use std::sync::Arc;
+
 use super::Shared;
 use super::http::{Head, Reply};
+use super::store::Blob;
+use super::tokens::unix_now;
 
 /// Answers GET, HEAD and DELETE of a blob.
 pub(crate) fn answer(shared: &Shared, head: &Head, name: &str, digest: &str) -> Reply {
@@ -17,6 +21,14 @@ pub(crate) fn answer(shared: &Shared, head: &Head, name: &str, digest: &str) -> 
     let Some(blob) = shared.store.blob(name, digest) else {
         return unknown();
     };
+    if let Some(storage) = &shared.storage {
+        return storage.redirect(&head.method, name, digest, unix_now());
+    }
+    content(head, blob, digest)
+}
+
+/// The bytes of `blob`, or what of them `head` asks for.
+pub(crate) fn content(head: &Head, blob: Arc<Blob>, digest: &str) -> Reply {
     let length = blob.length;
     let etag = format!("\"{digest}\"");
     if head.fields.first("if-none-match") == Some(etag.as_str()) {

@@ -25,6 +25,8 @@ pub(crate) struct Head {
     pub(crate) fields: Fields,
     /// The authority that the sender meant; `Location`s are built from it.
     pub(crate) host: String,
+    /// Whether it came over TLS.
+    pub(crate) secured: bool,
     /// Whether the connection may serve another request.
     pub(crate) keep: bool,
 }
@@ -37,7 +39,8 @@ impl Head {
 
     /// An absolute URL of this registry, as the sender of this request sees it.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.host)
+        let scheme = if self.secured { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.host)
     }
 }
 
@@ -49,11 +52,12 @@ pub(crate) fn read_head(wire: &mut Wire) -> io::Result<Option<(Head, Body)>> {
     let Some(head) = wire.head(parse)? else {
         return Ok(None);
     };
+    let head = Head { secured: wire.is_secured(), ..head };
     let body = head.fields.framing()?.unwrap_or(Body::NONE);
     Ok(Some((head, body)))
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
+pub(super) fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let used = match request.parse(bytes).map_err(|_| malformed("bad head"))? {
@@ -72,6 +76,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
         path: decode(path, false),
         query: query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect(),
         host,
+        secured: false,
         keep: request.version == Some(1) && !fields.lists("connection", "close"),
         fields,
     };
@@ -188,7 +193,8 @@ impl<'a> Incoming<'a> {
 
 /// What is answered.
 pub(crate) struct Reply {
-    status: u16,
+    /// The status.
+    pub(crate) status: u16,
     fields: Vec<(&'static str, String)>,
     payload: Payload,
 }
@@ -234,6 +240,12 @@ impl Reply {
             self.fields.push((name, value));
         }
         self
+    }
+
+    /// The value of the field `name`.
+    #[cfg(test)]
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|field| field.0 == name).map(|field| field.1.as_str())
     }
 
     fn send(&self, wire: &mut Wire, bodiless: bool, keep: bool) -> io::Result<()> {
@@ -282,8 +294,10 @@ fn reason(status: u16) -> &'static str {
         204 => "No Content",
         206 => "Partial Content",
         304 => "Not Modified",
+        307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         413 => "Content Too Large",
