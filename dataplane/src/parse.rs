@@ -5,6 +5,9 @@
 
 mod fields;
 
+use std::mem::MaybeUninit;
+
+use memchr::{memchr, memchr2};
 use zeroize::Zeroizing;
 
 use crate::error::Kind;
@@ -143,10 +146,10 @@ pub(crate) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(RequestHe
     let name = head.split(|byte| *byte == b' ').next().unwrap_or_default();
     let method = Method::of(name)?;
 
-    let mut places = [httparse::EMPTY_HEADER; FIELDS_CEILING];
+    let mut places = [const { MaybeUninit::uninit() }; FIELDS_CEILING];
     let places = places.get_mut(..limits.head_fields_max.min(FIELDS_CEILING)).unwrap_or_default();
-    let mut parsed = httparse::Request::new(places);
-    let version = match parsed.parse(head) {
+    let mut parsed = httparse::Request::new(&mut []);
+    let version = match parsed.parse_with_uninit_headers(head, places) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => version(parsed.version),
         Err(httparse::Error::TooManyHeaders) => return Err(Kind::HeadTooLarge),
         _ => return Err(Kind::Malformed("the request's head is not HTTP/1.1")),
@@ -175,10 +178,11 @@ pub(crate) fn response(
         return if bounded.len() >= limits.head_bytes_max { Err(too_large) } else { Ok(None) };
     };
 
-    let mut places = [httparse::EMPTY_HEADER; FIELDS_CEILING];
+    let mut places = [const { MaybeUninit::uninit() }; FIELDS_CEILING];
     let places = places.get_mut(..limits.head_fields_max.min(FIELDS_CEILING)).unwrap_or_default();
-    let mut parsed = httparse::Response::new(places);
-    match parsed.parse(head) {
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, head, places) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(too_large),
         _ => return Err(ANSWER_MALFORMED),
@@ -221,26 +225,34 @@ fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
 /// httparse takes a bare LF for a line's end, and so do some servers, while others do not; that
 /// difference is what smuggles requests, so here a line ends with CR LF or the head is refused.
 fn complete_head(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
-    let mut before = 0;
-    let mut line_is_empty = false;
-    for (place, byte) in bytes.iter().enumerate() {
-        match (before, *byte) {
-            (b'\r', b'\n') if line_is_empty => return Ok(bytes.get(..=place)),
-            (b'\r', b'\n') => line_is_empty = true,
-            (b'\r', _) | (_, b'\n') => return Err("a line must end with CR LF"),
-            (_, b'\r') => {}
-            (_, 0) => return Err("a head has no NUL"),
-            _ => line_is_empty = false,
+    let mut start = 0;
+    let mut rest = bytes;
+    while let Some(length) = memchr(b'\n', rest) {
+        let (line, after) = rest.split_at_checked(length + 1).unwrap_or_default();
+        let line = line.strip_suffix(b"\r\n").ok_or("a line must end with CR LF")?;
+        check_line(line)?;
+        start += length + 1;
+        rest = after;
+        if line.is_empty() {
+            return Ok(bytes.get(..start));
         }
-        before = *byte;
     }
+    check_line(rest.strip_suffix(b"\r").unwrap_or(rest))?;
     Ok(None)
+}
+
+fn check_line(line: &[u8]) -> Result<(), &'static str> {
+    match memchr2(b'\r', 0, line).and_then(|place| line.get(place)) {
+        None => Ok(()),
+        Some(b'\r') => Err("a line must end with CR LF"),
+        Some(_) => Err("a head has no NUL"),
+    }
 }
 
 /// What RFC 9112 demands of a request's fields beyond their grammar.
 fn check_request_fields(version: Version, fields: &Fields) -> Result<(), Kind> {
     // CGI-like servers read `Content_Length` as `Content-Length`.
-    if fields.iter().any(|(name, _)| name.contains('_')) {
+    if fields.iter().any(|(name, _)| name.contains(&b'_')) {
         return Err(Kind::Malformed("a field's name has an underscore"));
     }
     let mut hosts = fields.all("host");
@@ -280,9 +292,10 @@ fn version(minor: Option<u8>) -> Version {
 
 fn keeps_alive(version: Version, fields: &Fields) -> bool {
     match version {
-        Version::Http11 => !fields.has_token("connection", "close"),
+        Version::Http11 => !fields.has_token("connection", b"close"),
         Version::Http10 => {
-            fields.has_token("connection", "keep-alive") && !fields.has_token("connection", "close")
+            fields.has_token("connection", b"keep-alive")
+                && !fields.has_token("connection", b"close")
         }
     }
 }

@@ -55,25 +55,26 @@ impl Fields {
     }
 
     /// Names as written, and values without the white space around them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.spans.iter().map(|(name, value)| (self.text(*name), value.get(&self.bytes)))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.spans.iter().map(|(name, value)| (name.get(&self.bytes), value.get(&self.bytes)))
     }
 
     /// The first field of that name, in any case.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let mut all = self.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+        all.next().map(|(_, value)| value)
     }
 
     /// All fields of that name, in any case, each a value of its own.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.iter()
-            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+            .filter(move |(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 
     /// Whether `token`, in any case, is among the comma-separated values of all fields of `name`.
-    pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
-        self.tokens(name).any(|known| known.eq_ignore_ascii_case(token.as_bytes()))
+    pub(crate) fn has_token(&self, name: &str, token: &[u8]) -> bool {
+        self.tokens(name).any(|known| known.eq_ignore_ascii_case(token))
     }
 
     /// The comma-separated values of all fields of that name.

@@ -57,11 +57,11 @@ pub(super) fn reply(
     push(&mut bytes, ["HTTP/1.1 ", &head.status.to_string(), " ", head.reason(), "\r\n"]);
     fields::of_response(&head.fields, &mut bytes);
     if let Some(location) = location {
-        fields::push(&mut bytes, "Location", location.as_bytes());
+        fields::push(&mut bytes, b"Location", location.as_bytes());
     }
     for value in head.fields.all("link") {
         if let Some(link) = link(value, back)? {
-            fields::push(&mut bytes, "Link", link.as_bytes());
+            fields::push(&mut bytes, b"Link", link.as_bytes());
         }
     }
     push_framing(&mut bytes, head, framing, keep_alive, caller_version);
@@ -170,7 +170,7 @@ fn push_framing(
         // blob's size from it. `body` has checked that it is one number.
         Framing::None if head.status != 204 => {
             if let Some(length) = head.fields.get("content-length") {
-                fields::push(bytes, "Content-Length", length);
+                fields::push(bytes, b"Content-Length", length);
             }
         }
         Framing::None => {}
