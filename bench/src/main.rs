@@ -9,6 +9,8 @@ use clap::Parser;
 
 mod registry;
 mod demo;
+mod compare;
+mod floor;
 
 mod results;
 mod caller;
@@ -30,12 +32,19 @@ enum Verb {
     Registry(registry::Flags),
     /// Push and pull a layer through the real proxy, and say what the registry saw.
     Demo(demo::Flags),
+    /// Measure our proxy, other people's and a bare relay on the same work.
+    Compare(compare::Flags),
+    /// Relay bytes to an origin with splice(2) and nothing else.
+    #[command(hide = true)]
+    Floor(floor::Flags),
 }
 
 fn main() -> ExitCode {
     let ended = match Flags::parse().verb {
         Verb::Registry(flags) => registry::run(flags),
         Verb::Demo(flags) => demo::run(&flags),
+        Verb::Compare(flags) => compare::run(&flags),
+        Verb::Floor(flags) => floor::run(&flags),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
