@@ -121,6 +121,8 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         ensure!(!contender.is_ours(), "no harbor-connector beside this program: is it built?");
         eprintln!("left out, not installed (see --install): {}", contender.name());
     }
+    // Counted before this process gives one away.
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cpu = keep_apart()?;
     allow_descriptors();
     let ground = Ground {
@@ -129,7 +131,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         cpu,
         stop: Stop::watch()?,
     };
-    let machine = machine::describe(&present, flags.inside_namespace);
+    let machine = machine::describe(&present, cpus, flags.inside_namespace);
     eprintln!(
         "{} × {}, kernel {}, congestion control {}; contenders on processor {cpu}",
         machine.cpus, machine.cpu, machine.kernel, machine.congestion_control

@@ -109,7 +109,7 @@ impl Contender {
         let addresses = [Some(&running.plain), running.sealed.as_ref()];
         for road in addresses.into_iter().flatten() {
             accepts(&mut running.process, road.address)
-                .with_context(|| format!("see {}", log(ground, self).display()))?;
+                .with_context(|| last_words(&log(ground, self)))?;
         }
         Ok(running)
     }
@@ -198,6 +198,15 @@ fn log(ground: &Ground, contender: Contender) -> PathBuf {
     ground.folder.path().join(contender.name()).with_extension("log")
 }
 
+/// The end of a log, as a reason.
+fn last_words(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
+    format!("its last words: {}", tail.join(" | "))
+}
+
 /// Waits until somebody accepts connections at `address`.
 fn accepts(process: &mut Process, address: SocketAddr) -> anyhow::Result<()> {
     let asked = Instant::now();
@@ -243,5 +252,6 @@ pub(super) fn has_taskset() -> bool {
 const REPOSITORY: &str = "/v2/team/app";
 /// The caller's token, good for nothing but this comparison.
 const TOKEN: &str = "pretend-token-of-the-comparison";
+const LAST_LINES: usize = 6;
 const POLL: Duration = Duration::from_millis(5);
 const MANIFESTS: &str = include_str!("../../peers/ours.yaml");

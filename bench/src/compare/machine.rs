@@ -9,8 +9,8 @@ use super::contenders::Contender;
 use super::namespace;
 use crate::results::Machine;
 
-/// This machine, and the versions of whoever takes part.
-pub(super) fn describe(contenders: &[Contender], own_namespace: bool) -> Machine {
+/// This machine, of which the run may use `cpus` processors, and the versions of whoever takes part.
+pub(super) fn describe(contenders: &[Contender], cpus: usize, own_namespace: bool) -> Machine {
     let mut versions: std::collections::BTreeMap<String, String> = contenders
         .iter()
         .filter(|contender| **contender != Contender::Floor)
@@ -18,7 +18,6 @@ pub(super) fn describe(contenders: &[Contender], own_namespace: bool) -> Machine
         .collect();
     versions.insert("bench".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Machine {
         unix_time: now.map(|now| now.as_secs()).unwrap_or_default(),
         cpu: after("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),

@@ -88,7 +88,7 @@ pub(super) fn version(program: &Path, flag: &str) -> String {
 /// # Errors
 /// When a package manager fails.
 pub(super) fn install(wanted: &[Contender]) -> anyhow::Result<()> {
-    let missing = |peer: &&Contender| program(**peer).is_none();
+    let missing = |peer: &&Contender| peer.is_peer() && program(**peer).is_none();
     for peer in wanted.iter().filter(missing) {
         eprintln!("installing {}", peer.name());
         match peer {
