@@ -162,8 +162,8 @@ fn contenders_of(flags: &Flags) -> Vec<Contender> {
 /// to the others. Everything that is started from here on without being pinned stays there too.
 fn keep_apart() -> anyhow::Result<usize> {
     let mut allowed = sched_getaffinity(None)?;
-    let usable = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
-    let last = usable.last().context("no processor to run on")?;
+    let mut usable = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    let last = usable.next_back().context("no processor to run on")?;
     if allowed.count() > 1 {
         allowed.unset(last);
         sched_setaffinity(None, &allowed)?;
@@ -279,8 +279,16 @@ fn load(case: Case, contender: Contender, repetition: usize, reading: &Reading) 
         bytes_down: reading.bytes_down,
         latency_us: percentiles.collect(),
         generator_cpu_seconds: reading.own_cpu,
+        generator_bound: is_bound(reading),
         ..Load::default()
     }
+}
+
+/// Whether load and registry had nothing left of their processors: what a contender's work costs
+/// can be told even then, how fast it could be cannot.
+fn is_bound(reading: &Reading) -> bool {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    reading.own_cpu > BOUND * reading.seconds * cpus as f64
 }
 
 /// The value of a sorted list below which `share` percent lie.
@@ -320,9 +328,12 @@ fn remarks(findings: &Findings) -> String {
     for ((case, contender), readings) in &findings.readings {
         let held: Vec<f64> = readings.iter().filter_map(|reading| reading.pipes).collect();
         let held = results::median(&held);
+        let (case, name) = (case.name(), contender.name());
         if held >= 0.1 {
-            let (case, name) = (case.name(), contender.name());
             text.push_str(&format!("{case}, {name}: {held:.1} KiB of it in pipes\n"));
+        }
+        if readings.iter().any(is_bound) {
+            text.push_str(&format!("{case}, {name}: could be faster than the load it was given\n"));
         }
     }
     text
@@ -342,3 +353,5 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// The flag that says: this is the namespace.
 const INSIDE: &str = "--inside-namespace";
+/// The share of its processors at which a load is its own bottleneck.
+const BOUND: f64 = 0.95;

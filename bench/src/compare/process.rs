@@ -88,15 +88,12 @@ impl Stop {
 }
 
 impl Process {
-    /// Starts `program` with `arguments` on the processor `cpu` alone. What it prints on stderr
-    /// goes to the file `log`; stdout can be read with [`Process::said`].
+    /// Starts `command`. What it prints on stderr goes to the end of the file `log`; stdout can be
+    /// read with [`Process::said`].
     ///
     /// # Errors
     /// When it cannot be started, or the run is ending.
     pub(super) fn start(mut command: Command, log: &Path, stop: &Stop) -> anyhow::Result<Self> {
-        if stop.asked() {
-            return Err(io::Error::from(io::ErrorKind::Interrupted).into());
-        }
         let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // A group of its own: Ctrl-C reaches the bench alone, which then ends the contender.
@@ -105,7 +102,12 @@ impl Process {
             .spawn()
             .with_context(|| format!("starting {}", command.get_program().display()))?;
         stop.set(Some(Pid::from_child(&child)));
-        Ok(Self { child, stop: stop.clone() })
+        let started = Self { child, stop: stop.clone() };
+        // Whoever asked before it was known could not end it.
+        if stop.asked() {
+            return Err(io::Error::from(io::ErrorKind::Interrupted).into());
+        }
+        Ok(started)
     }
 
     /// Its first line on stdout; what follows is read and dropped, so that it can always write.
@@ -138,13 +140,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let family = if self.has_ended() { Vec::new() } else { meter::family(self.id()) };
-        self.stop.tell(Signal::TERM);
+        let mut family = Vec::new();
+        // One that has ended was reaped by asking, and its number may be somebody else's.
+        if !self.has_ended() {
+            family = meter::family(self.id());
+            self.stop.tell(Signal::TERM);
+        }
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE && !self.has_ended() {
             thread::sleep(POLL);
         }
-        // From here on the number may be somebody else's.
         self.stop.set(None);
         if !self.has_ended() {
             for process in family.into_iter().filter_map(Pid::from_raw) {

@@ -42,8 +42,8 @@ impl Steps {
             return String::new();
         }
         let each = self.started.elapsed().as_secs_f64() / self.done as f64;
-        let left = each * (self.total - self.done) as f64;
-        format!("  {:.0}:{:02.0} left", (left / 60.0).floor(), left % 60.0)
+        let left = (each * (self.total - self.done) as f64).ceil() as u64;
+        format!("  {}:{:02} left", left / 60, left % 60)
     }
 
     fn say(&self, text: &str) {

@@ -54,3 +54,39 @@ fn a_small_comparison_measures_our_proxy_and_the_floor() {
     assert_eq!(costs.count(), 9, "{lines:?}");
     assert!(matches!(lines.first(), Some(Line::Machine(_))));
 }
+
+/// A road that leads straight to an origin.
+fn road(origin: &Origin, password: &str) -> drive::Road {
+    drive::Road {
+        address: origin.plain,
+        path: "/v2/team/app".to_owned(),
+        authorization: origin::authorization(origin::USER, password),
+    }
+}
+
+#[test]
+fn every_byte_that_is_driven_arrives_at_the_origin_and_is_counted() {
+    let (origin, bodies) = (Origin::start().unwrap(), Bodies::new().unwrap());
+    let road = road(&origin, origin::PASSWORD);
+    // More than a stock holds once, and no whole number of it.
+    let length = (65 << 20) + (32 << 10);
+    drive::pull(&road, length).unwrap();
+    assert_eq!(origin.seen().received, 0);
+    drive::push(&road, &bodies, length).unwrap();
+    assert_eq!(origin.seen().received, length);
+    assert_eq!(drive::push_chunked(&road, &bodies, length).unwrap(), length);
+    assert_eq!(origin.seen().received, 2 * length);
+    assert_eq!(drive::gets(&road, 3, 10).unwrap().len(), 12);
+    assert_eq!(drive::idle(&road, 2).unwrap().len(), 2);
+    // One GET, POST and PUT, POST and PATCH and PUT, twelve GETs, two GETs.
+    assert_eq!((origin.seen().requests, origin.seen().refused), (20, 0));
+}
+
+#[test]
+fn a_request_without_the_registrys_credential_is_counted_and_fails() {
+    let origin = Origin::start().unwrap();
+    let road = road(&origin, "the caller's own token");
+    let cause = drive::pull(&road, 1 << 20).unwrap_err();
+    assert!(cause.to_string().contains("401"), "{cause}");
+    assert_eq!((origin.seen().requests, origin.seen().refused), (0, 1));
+}
