@@ -9,7 +9,7 @@ use super::contenders::Contender;
 use super::namespace;
 use crate::results::Machine;
 
-/// This machine, of which the run may use `cpus` processors, and the versions of whoever takes part.
+/// This machine, of which the run may use `cpus` processors, and the versions of who takes part.
 pub(super) fn describe(contenders: &[Contender], cpus: usize, own_namespace: bool) -> Machine {
     let mut versions: std::collections::BTreeMap<String, String> = contenders
         .iter()

