@@ -7,22 +7,27 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-mod registry;
-mod demo;
+// The verbs.
 mod run;
-
-mod plan;
-mod load;
-
-mod results;
-mod calendar;
+mod compare;
 mod report;
 mod diff;
 mod counts;
+mod registry;
+mod demo;
+mod floor;
+
+// What a load is, and what becomes of it.
+mod plan;
+mod load;
+mod results;
+
+// What the verbs stand on.
 mod caller;
-mod framing;
 mod wire;
+mod framing;
 mod memory;
+mod calendar;
 
 /// Load testing for people who run registries.
 #[derive(clap::Parser)]
@@ -34,18 +39,23 @@ struct Flags {
 
 #[derive(clap::Subcommand)]
 enum Verb {
-    /// Serve an OCI registry from memory.
-    Registry(registry::Flags),
+    /// Put a load on a registry or a proxy, and say how it fared.
+    Run(Box<run::Flags>),
+    /// Measure our proxy, other people's and a bare relay on the same work.
+    Compare(compare::Flags),
     /// Draw results: a page with plots, a table.
     Report(report::Flags),
     /// Compare two runs.
     Diff(diff::Flags),
     /// Count the instructions of the data plane's pure stages.
     Counts(counts::Flags),
+    /// Serve an OCI registry from memory.
+    Registry(registry::Flags),
     /// Push and pull a layer through the real proxy, and say what the registry saw.
     Demo(demo::Flags),
-    /// Put a load on a registry or a proxy, and say how it fared.
-    Run(Box<run::Flags>),
+    /// Relay bytes to an origin with splice(2) and nothing else.
+    #[command(hide = true)]
+    Floor(floor::Flags),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +66,8 @@ fn main() -> ExitCode {
         Verb::Counts(flags) => counts::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
         Verb::Run(flags) => run::run(*flags),
+        Verb::Compare(flags) => compare::run(&flags),
+        Verb::Floor(flags) => floor::run(&flags),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,336 @@
+//! The load of the comparison: a fixed amount of work, done as cheaply as blocking sockets can.
+//!
+//! A road to the registry and an amount go in; latencies and held connections come out, or the
+//! first thing that went wrong. Nothing here reads a body's bytes: they are counted.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::link::{Link, Stock};
+use super::origin::{MANIFEST_BYTES, digest};
+use crate::wire::malformed;
+
+/// How to reach one repository through one contender.
+#[derive(Clone)]
+pub(super) struct Road {
+    /// Where the contender listens.
+    pub(super) address: SocketAddr,
+    /// The repository's path, from `/v2/`.
+    pub(super) path: String,
+    /// What to show the contender.
+    pub(super) authorization: String,
+}
+
+/// The bodies that are sent, made once.
+pub(super) struct Bodies {
+    /// For a length known.
+    pub(super) plain: Stock,
+    /// In chunks, as much payload as `plain`.
+    pub(super) chunked: Stock,
+    /// The payload's length in each.
+    pub(super) length: u64,
+}
+
+/// What an answer's head said.
+struct Answer {
+    status: u16,
+    length: Option<u64>,
+    location: Option<String>,
+}
+
+impl Bodies {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// When memory cannot be had.
+    pub(super) fn new() -> io::Result<Self> {
+        let length = BODY_BYTES;
+        Ok(Self {
+            plain: Stock::noise(length)?,
+            chunked: Stock::chunks(length, CHUNK_BYTES)?,
+            length,
+        })
+    }
+}
+
+impl Road {
+    fn open(&self) -> io::Result<Link> {
+        Link::new(TcpStream::connect_timeout(&self.address, CONNECT_WAIT)?, None, WAIT)
+    }
+
+    /// A request's head, with `more` fields, each ended by CRLF.
+    fn head(&self, method: &str, target: &str, more: &str) -> String {
+        let Self { address, authorization, .. } = self;
+        format!(
+            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\nAccept: */*\r\n\
+             Authorization: {authorization}\r\n{more}\r\n"
+        )
+    }
+
+    fn blob(&self, length: u64) -> String {
+        self.head("GET", &format!("{}/blobs/{}", self.path, digest(length)), "")
+    }
+
+    fn manifest(&self) -> String {
+        self.head("GET", &format!("{}/manifests/latest", self.path), "")
+    }
+
+    /// Opens an upload and says where its bytes go.
+    fn begin(&self, link: &mut Link) -> io::Result<String> {
+        let target = format!("{}/blobs/uploads/", self.path);
+        link.send(self.head("POST", &target, "Content-Length: 0\r\n").as_bytes(), false)?;
+        let answer = finish(link, 202)?;
+        let location = answer.location.ok_or_else(|| malformed("an upload without Location"))?;
+        let after = location.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+        let target = after.map_or(location.clone(), |(_, path)| format!("/{path}"));
+        // A proxy without a prefix need not touch the path; one with a prefix must have put it in.
+        if target.starts_with(&self.path) {
+            Ok(target)
+        } else {
+            Err(malformed("an upload's Location leads past the proxy"))
+        }
+    }
+}
+
+/// Pulls one blob of `length` bytes.
+///
+/// # Errors
+/// When an answer is other than it should be, or the connection breaks.
+pub(super) fn pull(road: &Road, length: u64) -> io::Result<()> {
+    let mut link = road.open()?;
+    link.send(road.blob(length).as_bytes(), false)?;
+    let answer = answer(&mut link)?;
+    if answer.status != 200 || answer.length.is_some_and(|said| said != length) {
+        return Err(unexpected("GET", &answer));
+    }
+    match answer.length {
+        Some(length) => link.skip(length),
+        None if link.skip_chunks()? == length => Ok(()),
+        None => Err(malformed("a blob of another length")),
+    }
+}
+
+/// Pushes one blob of `length` bytes: POST, then one PUT with a length.
+///
+/// # Errors
+/// As [`pull`].
+pub(super) fn push(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> {
+    let mut link = road.open()?;
+    let target = format!("{}&digest={}", road.begin(&mut link)?, digest(length));
+    let more = format!("Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n");
+    link.send(road.head("PUT", &target, &more).as_bytes(), true)?;
+    link.send_stock(&bodies.plain, length)?;
+    finish(&mut link, 201).map(drop)
+}
+
+/// Pushes one blob of about `length` bytes: POST, PATCH in chunks of 32 KiB, PUT. Says how many
+/// bytes it was.
+///
+/// # Errors
+/// As [`pull`].
+pub(super) fn push_chunked(road: &Road, bodies: &Bodies, length: u64) -> io::Result<u64> {
+    let mut link = road.open()?;
+    let target = road.begin(&mut link)?;
+    let more = "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n";
+    link.send(road.head("PATCH", &target, more).as_bytes(), true)?;
+    let whole = (length / bodies.length) * bodies.length;
+    link.send_stock(&bodies.chunked, whole / bodies.length * bodies.chunked.length())?;
+    // What is left is a number of whole chunks: each is its payload, a size line and two line ends.
+    let rest = (length - whole) / CHUNK_BYTES;
+    let framing = format!("{CHUNK_BYTES:x}\r\n\r\n").len() as u64;
+    link.send_stock(&bodies.chunked, rest * (CHUNK_BYTES + framing))?;
+    link.send(b"0\r\n\r\n", false)?;
+    finish(&mut link, 202)?;
+    let target = format!("{target}&digest={}", digest(length));
+    link.send(road.head("PUT", &target, "Content-Length: 0\r\n").as_bytes(), false)?;
+    finish(&mut link, 201)?;
+    Ok(whole + rest * CHUNK_BYTES)
+}
+
+/// Pushes `count` blobs of `length` bytes at once.
+///
+/// # Errors
+/// As [`pull`]; the first of them.
+pub(super) fn uploads(road: &Road, bodies: &Bodies, count: usize, length: u64) -> io::Result<()> {
+    thread::scope(|scope| {
+        let pushing: Vec<_> =
+            (0..count).map(|_| scope.spawn(|| push(road, bodies, length))).collect();
+        pushing.into_iter().try_for_each(|pushed| pushed.join().unwrap_or_else(panicked))
+    })
+}
+
+/// Gets a 1 KiB manifest `requests` times over `connections` kept-alive connections, each as soon
+/// as the one before is answered. Returns microseconds, sorted.
+///
+/// # Errors
+/// As [`pull`]; the first of them.
+pub(super) fn gets(road: &Road, connections: usize, requests: usize) -> io::Result<Vec<u64>> {
+    let each = requests.div_ceil(connections.max(1));
+    let asked = road.manifest();
+    let asking = || -> io::Result<Vec<u64>> {
+        let mut link = road.open()?;
+        let mut took = Vec::with_capacity(each);
+        for _ in 0..each {
+            let started = Instant::now();
+            get(&mut link, &asked)?;
+            took.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+        Ok(took)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..connections).map(|_| scope.spawn(asking)).collect();
+        let mut all = Vec::with_capacity(each * connections);
+        for thread in threads {
+            all.extend(thread.join().unwrap_or_else(panicked)?);
+        }
+        all.sort_unstable();
+        Ok(all)
+    })
+}
+
+/// Connections that each got one manifest and stay open.
+///
+/// # Errors
+/// As [`pull`].
+pub(super) fn idle(road: &Road, count: usize) -> io::Result<Vec<Link>> {
+    let asked = road.manifest();
+    (0..count)
+        .map(|_| {
+            let mut link = road.open()?;
+            get(&mut link, &asked)?;
+            Ok(link)
+        })
+        .collect()
+}
+
+fn get(link: &mut Link, asked: &str) -> io::Result<()> {
+    link.send(asked.as_bytes(), false)?;
+    let answer = finish(link, 200)?;
+    match answer.length {
+        None => Ok(()),
+        Some(length) if length == MANIFEST_BYTES as u64 => Ok(()),
+        Some(_) => Err(malformed("a manifest of another length")),
+    }
+}
+
+/// Transfers that go on at a trickle until they are let go of.
+pub(super) struct Slow {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Slow {
+    /// Begins `count` transfers, half of them pulls and half pushes, each of 64 KiB every quarter
+    /// of a second.
+    ///
+    /// # Errors
+    /// When a thread cannot be had.
+    pub(super) fn start(road: &Road, bodies: &Arc<Bodies>, count: usize) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..count).map(|number| {
+            let (road, bodies, stop) = (road.clone(), Arc::clone(bodies), Arc::clone(&stop));
+            let builder = thread::Builder::new().stack_size(STACK_BYTES);
+            builder.spawn(move || match number % 2 {
+                0 => pull_slowly(&road, &stop),
+                _ => push_slowly(&road, &bodies, &stop),
+            })
+        });
+        let threads = threads.collect::<io::Result<_>>()?;
+        Ok(Self { stop, threads })
+    }
+
+    /// Ends them all.
+    ///
+    /// # Errors
+    /// When one had ended by itself.
+    pub(super) fn stop(self) -> io::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+    }
+}
+
+fn pull_slowly(road: &Road, stop: &AtomicBool) -> io::Result<()> {
+    let mut link = road.open()?;
+    link.send(road.blob(SLOW_BYTES).as_bytes(), false)?;
+    let answer = answer(&mut link)?;
+    if answer.status != 200 {
+        return Err(unexpected("GET", &answer));
+    }
+    while !stop.load(Ordering::Relaxed) {
+        link.skip(SLOW_PIECE)?;
+        thread::sleep(SLOW_PAUSE);
+    }
+    Ok(())
+}
+
+fn push_slowly(road: &Road, bodies: &Bodies, stop: &AtomicBool) -> io::Result<()> {
+    let mut link = road.open()?;
+    let target = format!("{}&digest={}", road.begin(&mut link)?, digest(SLOW_BYTES));
+    let more = format!("Content-Length: {SLOW_BYTES}\r\n");
+    link.send(road.head("PUT", &target, &more).as_bytes(), true)?;
+    while !stop.load(Ordering::Relaxed) {
+        link.send_stock(&bodies.plain, SLOW_PIECE)?;
+        thread::sleep(SLOW_PAUSE);
+    }
+    Ok(())
+}
+
+/// Reads an answer and drops its body; any status but `wanted` is an error.
+fn finish(link: &mut Link, wanted: u16) -> io::Result<Answer> {
+    let answer = answer(link)?;
+    match answer.length {
+        Some(length) => link.skip(length)?,
+        None => drop(link.skip_chunks()?),
+    }
+    if answer.status == wanted { Ok(answer) } else { Err(unexpected("request", &answer)) }
+}
+
+/// Reads an answer's head. An answer without a length must be chunked.
+fn answer(link: &mut Link) -> io::Result<Answer> {
+    let length = link.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    let parsed = response.parse(&link.ahead()[..length]);
+    if !parsed.is_ok_and(|parsed| parsed.is_complete()) {
+        return Err(malformed("bad answer"));
+    }
+    let text = |name: &str| {
+        let mut named = response.headers.iter().filter(|f| f.name.eq_ignore_ascii_case(name));
+        named.next().and_then(|field| std::str::from_utf8(field.value).ok())
+    };
+    let answer = Answer {
+        status: response.code.unwrap_or_default(),
+        length: text("content-length").and_then(|digits| digits.parse().ok()),
+        location: text("location").map(str::to_owned),
+    };
+    let chunked = text("transfer-encoding").is_some();
+    link.used(length);
+    if answer.length.is_some() == chunked {
+        return Err(malformed("an answer without one clear framing"));
+    }
+    Ok(answer)
+}
+
+fn unexpected(what: &str, answer: &Answer) -> io::Error {
+    io::Error::other(format!("{what}: unexpected answer {}", answer.status))
+}
+
+fn panicked<T>(_: Box<dyn std::any::Any + Send>) -> io::Result<T> {
+    Err(io::Error::other("the generator panicked"))
+}
+
+/// What a chunk carries.
+pub(super) const CHUNK_BYTES: u64 = 32 << 10;
+const BODY_BYTES: u64 = 64 << 20;
+const SLOW_BYTES: u64 = 1 << 40;
+const SLOW_PIECE: u64 = 64 << 10;
+const SLOW_PAUSE: Duration = Duration::from_millis(250);
+const FIELDS_MAX: usize = 64;
+const STACK_BYTES: usize = 256 << 10;
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Longer than any honest pause of a proxy, short enough that a stuck one ends the step.
+const WAIT: Duration = Duration::from_secs(30);

