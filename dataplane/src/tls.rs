@@ -5,6 +5,7 @@
 //! explicitly: nothing depends on a process-wide default.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -13,13 +14,14 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::error::Kind;
 use crate::io::Socket;
-use crate::transport::Transport;
+use crate::transport::{Blocks, Transport};
 use crate::vocabulary::{Origin, Trust};
 
-/// The TLS configurations of one core, made when first needed.
+/// The TLS configurations of one core, made when first needed, and the memory its sessions share.
 #[derive(Default)]
 pub(crate) struct TlsConfigs {
     by_trust: HashMap<u64, Arc<ClientConfig>>,
+    blocks: Rc<Blocks>,
 }
 
 impl TlsConfigs {
@@ -45,7 +47,7 @@ impl TlsConfigs {
         let name = ServerName::try_from(origin.host.to_string());
         let name = name.map_err(|_| Kind::RegistryUntrusted)?;
         let session = ClientConnection::new(config, name).map_err(|_| Kind::RegistryUntrusted)?;
-        Ok(Transport::tls(socket, session))
+        Ok(Transport::tls(socket, session, &self.blocks))
     }
 }
 

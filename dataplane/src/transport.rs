@@ -3,39 +3,39 @@
 //! Both directions may be used at the same time from one task: every method borrows the transport
 //! shared, and nothing is held across a wait.
 
-use std::cell::RefCell;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustls::ClientConnection;
 
 use crate::io::Socket;
 
+mod tls_session;
+
+pub(crate) use tls_session::Blocks;
+use tls_session::TlsSession;
+
 /// A connection to a caller or a registry.
 pub(crate) enum Transport {
     /// TCP alone.
     Plain(Socket),
     /// TLS over TCP, our side being the one that connected.
-    Tls(Box<Tls>),
-}
-
-/// A TLS session and the socket under it.
-pub(crate) struct Tls {
-    socket: Socket,
-    session: RefCell<ClientConnection>,
+    Tls(Box<TlsSession>),
 }
 
 impl Transport {
     /// Wraps a connected socket whose handshake is still to come; see [`Transport::handshake`].
-    pub(crate) fn tls(socket: Socket, session: ClientConnection) -> Self {
-        Self::Tls(Box::new(Tls { socket, session: RefCell::new(session) }))
+    /// `blocks` are the core's.
+    pub(crate) fn tls(socket: Socket, session: ClientConnection, blocks: &Rc<Blocks>) -> Self {
+        Self::Tls(Box::new(TlsSession::new(socket, session, Rc::clone(blocks))))
     }
 
     /// The socket under it.
     pub(crate) fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Tls(tls) => &tls.socket,
+            Self::Tls(tls) => tls.socket(),
         }
     }
 
@@ -85,22 +85,15 @@ impl Transport {
     /// Completes a TLS handshake; nothing to do without TLS.
     pub(crate) async fn handshake(&self, wait: Duration) -> io::Result<()> {
         let Self::Tls(tls) = self else { return Ok(()) };
-        while tls.session.borrow().is_handshaking() {
+        while tls.is_handshaking() {
             self.flush(wait).await?;
-            if !tls.session.borrow().is_handshaking() {
-                break;
-            }
-            match tls.try_receive() {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
+            match tls.try_handshake() {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket().readable(wait).await?;
                 }
-                Err(error) => {
-                    // The alert that says why is worth a try, not a wait.
-                    let _ = tls.try_flush();
-                    return Err(error);
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         self.flush(wait).await
@@ -131,83 +124,5 @@ impl Transport {
             io::ErrorKind::Interrupted => Ok(()),
             _ => Err(error),
         }
-    }
-}
-
-impl Tls {
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            // Ends with UnexpectedEof when the peer closed without saying so (RFC 8446 §6.1):
-            // a body that runs until the close was then cut off.
-            match self.session.borrow_mut().reader().read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-            self.try_receive()?;
-        }
-    }
-
-    /// Takes ciphertext from the socket into the session.
-    fn try_receive(&self) -> io::Result<usize> {
-        let mut session = self.session.borrow_mut();
-        let count = session.read_tls(&mut Wire(&self.socket))?;
-        session
-            .process_new_packets()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(count)
-    }
-
-    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.try_flush()?;
-        self.session.borrow_mut().writer().write_vectored(parts)
-    }
-
-    /// Sends the ciphertext that the session holds, or fails with `WouldBlock`.
-    fn try_flush(&self) -> io::Result<()> {
-        let mut session = self.session.borrow_mut();
-        while session.wants_write() {
-            session.write_tls(&mut Wire(&self.socket))?;
-        }
-        Ok(())
-    }
-
-    fn is_quiet(&self) -> bool {
-        // A session ticket may have arrived since: it is taken in, not mistaken for an answer.
-        loop {
-            match self.try_receive() {
-                Ok(0) => return false,
-                Ok(_) => {}
-                Err(error) => {
-                    let nothing = error.kind() == io::ErrorKind::WouldBlock;
-                    let mut byte = [0; 1];
-                    let read = self.session.borrow_mut().reader().read(&mut byte);
-                    let silent = read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-                    return nothing && silent;
-                }
-            }
-        }
-    }
-}
-
-/// The socket as rustls wants to see it.
-struct Wire<'a>(&'a Socket);
-
-impl Read for Wire<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.try_recv(into)
-    }
-}
-
-impl Write for Wire<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_send(&[IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_send(parts)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
