@@ -52,7 +52,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 5)]
     reps: usize,
     /// How much a transfer moves.
-    #[arg(long, default_value = "1GiB", value_parser = size)]
+    #[arg(long, default_value = "1GiB", value_parser = crate::values::bytes)]
     size: u64,
     /// How many requests `get-1k` makes.
     #[arg(long, value_name = "N", default_value_t = 65_536)]
@@ -337,18 +337,6 @@ fn remarks(findings: &Findings) -> String {
         }
     }
     text
-}
-
-/// A number of bytes, as `1GiB`, `64MiB`, `32KiB` or plain digits.
-fn size(text: &str) -> Result<u64, String> {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.iter().find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, *bits)));
-    let (digits, bits) = unit.unwrap_or((text, 0));
-    let count: Option<u64> = digits.trim().parse().ok();
-    let bytes = count.and_then(|count| count.checked_mul(1 << bits));
-    bytes
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "a size is 1GiB, 64MiB or a number of bytes".to_owned())
 }
 
 /// The flag that says: this is the namespace.

@@ -36,7 +36,7 @@ pub(crate) struct Flags {
     #[arg(long)]
     once: bool,
     /// The layer's size; it is held in memory twice.
-    #[arg(long, default_value = "1GiB", value_parser = size)]
+    #[arg(long, default_value = "1GiB", value_parser = crate::values::bytes)]
     size: u64,
     /// The folder with the manifests.
     #[arg(long, value_name = "DIR", default_value = "deploy/demo")]
@@ -227,18 +227,6 @@ fn tail_of(log: &Path) -> String {
     format!("\nThe proxy's last words:\n  {}\n", tail.join("\n  "))
 }
 
-/// A number of bytes, as `1GiB`, `64MiB`, `8KiB` or plain digits.
-fn size(text: &str) -> Result<u64, String> {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.iter().find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, *bits)));
-    let (digits, bits) = unit.unwrap_or((text, 0));
-    let count: Option<u64> = digits.trim().parse().ok();
-    let bytes = count.and_then(|count| count.checked_mul(1 << bits));
-    bytes
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "a size is 1GiB, 64MiB or a number of bytes".to_owned())
-}
-
 const REPOSITORY: &str = "team/app";
 const TAG: &str = "demo";
 const LAYER_SEED: u64 = 0x006c_6179_6572;
@@ -252,11 +240,11 @@ mod tests {
 
     #[test]
     fn a_size_has_a_binary_unit_or_none() {
-        assert_eq!(size("1GiB"), Ok(1 << 30));
-        assert_eq!(size("64MiB"), Ok(64 << 20));
-        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(crate::values::bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(crate::values::bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(crate::values::bytes("4096"), Ok(4096));
         for bad in ["", "0", "1GB", "-1", "99999999999GiB"] {
-            assert!(size(bad).is_err(), "{bad}");
+            assert!(crate::values::bytes(bad).is_err(), "{bad}");
         }
     }
 

@@ -27,6 +27,8 @@ mod caller;
 mod wire;
 mod framing;
 mod memory;
+mod machine;
+mod values;
 mod calendar;
 
 /// Load testing for people who run registries.

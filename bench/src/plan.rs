@@ -12,9 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-mod values;
-
-pub(crate) use values::{Shares, Size, Span};
+pub(crate) use crate::values::{Shares, Size, Span};
 
 /// One load on one target, checked and complete.
 #[derive(Clone)]

@@ -11,7 +11,6 @@ use anyhow::{Context as _, bail};
 
 mod bar;
 mod interrupt;
-mod machine;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -73,7 +72,7 @@ fn carry_out(flags: Flags, stop: &AtomicBool) -> anyhow::Result<Ending> {
     bar.end();
     print!("{}", table::table(&plan, &outcome));
     if let Some(path) = json {
-        let lines = [Line::Machine(machine::describe()), Line::Load(outcome.load.clone())];
+        let lines = [Line::Machine(crate::machine::describe()), Line::Load(outcome.load.clone())];
         results::append(&path, &lines).with_context(|| format!("writing {}", path.display()))?;
     }
     if outcome.interrupted {

@@ -52,10 +52,4 @@ pub(super) fn furnish() -> io::Result<()> {
     Ok(())
 }
 
-/// The congestion control in force.
-pub(super) fn congestion_control() -> String {
-    let text = fs::read_to_string(CONGESTION_CONTROL);
-    text.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
-}
-
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";

@@ -6,9 +6,9 @@ use super::*;
 
 #[test]
 fn a_size_has_a_binary_unit_or_none() {
-    assert_eq!(size("1GiB"), Ok(1 << 30));
-    assert_eq!(size("32KiB"), Ok(32 << 10));
-    assert!(size("0").is_err() && size("1GB").is_err());
+    assert_eq!(crate::values::bytes("1GiB"), Ok(1 << 30));
+    assert_eq!(crate::values::bytes("32KiB"), Ok(32 << 10));
+    assert!(crate::values::bytes("0").is_err() && crate::values::bytes("1GB").is_err());
 }
 
 #[test]

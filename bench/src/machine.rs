@@ -29,8 +29,16 @@ pub(crate) fn describe() -> Machine {
         congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
         own_namespace: false,
         versions: BTreeMap::from([("bench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
-        command: std::env::args().map(|part| without_login(&part)).collect::<Vec<_>>().join(" "),
+        command: command(|_| true),
     }
+}
+
+/// The command line without credentials and with the program by its name alone, of the words that
+/// `is_kept` keeps.
+pub(crate) fn command(is_kept: impl Fn(&str) -> bool) -> String {
+    let given = std::env::args().skip(1).filter(|part| is_kept(part));
+    let words = std::iter::once("bench".to_owned()).chain(given.map(|part| without_login(&part)));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn without_login(part: &str) -> String {

@@ -28,6 +28,12 @@ impl FromStr for Size {
     }
 }
 
+/// A number of bytes as a flag has it; never 0.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let Size(bytes) = text.parse()?;
+    if bytes > 0 { Ok(bytes) } else { Err("a size of nothing is nothing to move".to_owned()) }
+}
+
 /// A span of time, spelled `500ms`, `30s`, `5m`, `1h` or as plain seconds.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "Spelled")]
