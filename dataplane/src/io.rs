@@ -253,9 +253,9 @@ pub(crate) async fn yield_now() {
 
 /// Lets other tasks run, and the timers too if they have not for a while.
 ///
-/// monoio 0.2.4 looks at its timers only when no task is ready: bodies that never have to wait would
-/// keep every deadline of the core from passing. Whoever gives way therefore rests for a moment
-/// once the core's own heartbeat is late, so that the runtime comes to look.
+/// monoio 0.2.4 looks at its timers only when no task is ready: bodies that never have to wait
+/// would keep every deadline of the core from passing. Whoever gives way therefore rests for a
+/// moment once the core's own heartbeat is late, so that the runtime comes to look.
 pub(crate) async fn give_way() {
     yield_now().await;
     if HEARTBEAT.get().is_some_and(|beat| beat.elapsed() > HEARTBEAT_LATE) {
