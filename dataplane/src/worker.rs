@@ -61,7 +61,8 @@ pub struct Settings {
     pub questions: Sender<Question>,
     /// What follows `.svc.` in a Service's full name, `cluster.local` as a rule.
     pub cluster_domain: Box<str>,
-    /// Whether a registry may be on this machine's loopback (`--file` only: design §3.12).
+    /// Whether a registry may be on this machine's loopback: only under `--file`, since whoever
+    /// owns the folder owns the machine.
     pub loopback_allowed: bool,
 }
 

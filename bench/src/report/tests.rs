@@ -23,7 +23,7 @@ fn machine() -> Machine {
     }
 }
 
-/// Costs as `performance.md` found them, roughly: case, unit, contender, median.
+/// Costs roughly as they were measured once: case, unit, contender, median.
 fn costs() -> Vec<Cost> {
     let contenders = ["ours-uring", "ours-epoll", "haproxy", "nginx", "envoy", "floor"];
     let cases = [
