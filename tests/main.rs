@@ -8,6 +8,7 @@ mod startup;
 mod naming;
 mod pull;
 mod push;
+mod docker;
 mod deny;
 mod rewriting;
 mod reload;
