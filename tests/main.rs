@@ -19,5 +19,6 @@ mod check;
 mod faults;
 mod hostile;
 mod memory;
+mod image;
 mod leak;
 mod tidy;
