@@ -9,6 +9,7 @@ mod naming;
 mod pull;
 mod push;
 mod deny;
+mod harbor;
 mod rewriting;
 mod reload;
 mod drain;

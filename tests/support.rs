@@ -6,6 +6,7 @@
 pub(crate) mod caller;
 pub(crate) mod docker_registry;
 pub(crate) mod fake_registry;
+pub(crate) mod harbor;
 pub(crate) mod image;
 pub(crate) mod leak;
 pub(crate) mod manifests;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) use caller::{Answer, Broken, Caller};
 pub(crate) use docker_registry::DockerRegistry;
 pub(crate) use fake_registry::{FakeRegistry, Visit, answer};
+pub(crate) use harbor::Harbor;
 pub(crate) use manifests::{Manifests, PASSWORD, STRANGER_TOKEN, TOKEN, USER};
 pub(crate) use proxy::Proxy;
 
