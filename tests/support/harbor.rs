@@ -11,6 +11,7 @@ mod front;
 mod listen;
 mod policy;
 mod record;
+mod referrers;
 mod rights;
 mod session;
 mod storage;
@@ -24,7 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::docker_registry::Certificates;
-use super::{DockerRegistry, PASSWORD, USER};
+use super::manifests::{ca_secret, connector};
+use super::{DockerRegistry, Manifests, PASSWORD, USER};
 
 pub(crate) use accounts::{Account, Right};
 pub(crate) use record::{Authorization, Seen};
@@ -216,6 +218,19 @@ impl Harbor {
     /// The PEM certificate of the CA of both its hosts.
     pub(crate) fn ca(&self) -> &str {
         &self.ca
+    }
+
+    /// The connector `ci/harbor` to it, with the stories' own robot and with its CA where it has
+    /// one, and all that belongs to it (see [`Manifests::for_registry`]).
+    pub(crate) fn manifests(&self) -> Manifests {
+        let manifests = Manifests::for_registry(&self.url());
+        if !self.tls {
+            return manifests;
+        }
+        let more = "  caCertSecretRef: {name: harbor-ca}\n";
+        manifests
+            .with("connector.yaml", &connector("ci", "harbor", &self.url(), more))
+            .with("ca.yaml", &ca_secret("ci", "harbor-ca", &self.ca))
     }
 
     /// The object storage's `scheme://host:port`.

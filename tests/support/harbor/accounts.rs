@@ -133,9 +133,9 @@ impl Accounts {
         locked(&self.list).clone()
     }
 
-    /// Which of the passwords of `name` this one is.
+    /// Which of the passwords of `name` this one is; the latest, when it came back.
     pub(super) fn which_password(&self, name: &str, password: &str) -> Option<usize> {
-        self.named(name)?.passwords.iter().position(|known| known == password)
+        self.named(name)?.passwords.iter().rposition(|known| known == password)
     }
 
     fn is_locked(&self, name: &str) -> bool {

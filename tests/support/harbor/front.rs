@@ -61,7 +61,7 @@ async fn inside(shared: &Shared, request: Request) -> Result<Answer, Cause> {
         return Ok(*answer);
     }
     if path.starts_with("/v2/") {
-        return v2::answer(shared, &who, request, &path, &wanted).await;
+        return v2::answer(shared, &who, request, &path, &wanted, &query).await;
     }
     if path == "/service/token" {
         return token::answer(shared, request.method().as_str(), &query, &who).await;

@@ -52,7 +52,12 @@ impl Place {
         Some(format!("{}{}", self.url(), self.sign(method, &path, 0)))
     }
 
-    /// The folder of a repository, for those who list what it holds.
+    /// The file of a blob.
+    pub(super) fn blob(&self, algorithm: &str, hex: &str) -> Option<PathBuf> {
+        Some(self.folder.join(format!("blobs/{algorithm}/{}/{hex}/data", hex.get(..2)?)))
+    }
+
+    /// The folder of the repositories, for those who list what it holds.
     pub(super) fn repositories(&self) -> PathBuf {
         self.folder.join("repositories")
     }
@@ -165,25 +170,22 @@ fn serve(
 /// cannot be satisfied. Nothing for what is no range of bytes.
 fn span(range: &str, size: u64) -> Option<(u64, u64)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-    let end = size.saturating_sub(1);
-    if first.is_empty() {
-        let count: u64 = last.parse().ok()?;
-        return Some((size.saturating_sub(count), if count == 0 { 0 } else { end }))
-            .filter(|_| count > 0 && size > 0)
-            .or(Some((1, 0)));
-    }
-    let first: u64 = first.parse().ok()?;
-    if first >= size {
-        return Some((1, 0));
-    }
-    let last = if last.is_empty() { end } else { last.parse::<u64>().ok()?.min(end) };
-    (first <= last).then_some((first, last))
+    let end = size.checked_sub(1);
+    let (first, last) = match (first, last) {
+        ("", count) => (size.saturating_sub(count.parse().ok()?), end),
+        (first, "") => (first.parse().ok()?, end),
+        (first, last) => (first.parse().ok()?, Some(last.parse().ok()?).min(end)),
+    };
+    Some(last.filter(|last| first <= *last).map_or(NOTHING, |last| (first, last)))
 }
 
 fn refusal(status: u16, code: &str, message: &str) -> Answer {
     let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
     reply(status, "application/xml", body)
 }
+
+/// A range that holds nothing.
+const NOTHING: (u64, u64) = (1, 0);
 
 /// How long a signed address is good, in seconds (docker/distribution, s3-aws `URLFor`).
 const LIFETIME: u64 = 20 * 60;

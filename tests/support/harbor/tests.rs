@@ -581,6 +581,43 @@ fn the_api_is_read_by_whoever_may_and_knows_what_was_pushed() {
 }
 
 #[test]
+fn what_refers_to_a_manifest_is_known() {
+    if lacking(&NEEDED) {
+        return;
+    }
+    let harbor = Harbor::http();
+    assert_eq!(put_manifest(&harbor, "team/app", "v1").status, 201);
+    let subject = harbor.registry().digest("team/app", "v1").expect("it was pushed");
+    let digest = digest_of(b"{}");
+    let signature = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.example.signature",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest, "size": 2},
+        "layers": [],
+        "subject": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": subject,
+            "size": 2,
+        },
+    });
+    assert_eq!(tag_as(&harbor, "team/app", "sig", &signature.to_string()).status, 201);
+    let stored = harbor.registry().digest("team/app", "sig").expect("it was pushed");
+    for (kind, expected) in [
+        ("", Some(&stored)),
+        ("?artifactType=application/vnd.example.signature", Some(&stored)),
+        ("?artifactType=another", None),
+    ] {
+        let request = format!("GET /v2/team/app/referrers/{subject}{kind}");
+        let answer = ask(&harbor, &robot(), &request, "");
+        assert_eq!((answer.status, answer.has("oci-filters-applied")), (200, !kind.is_empty()));
+        assert_eq!(body(&answer)["manifests"][0]["digest"].as_str(), expected.map(String::as_str));
+    }
+    assert_eq!(ask(&harbor, "", "GET /v2/team/app/referrers/x", "").status, 401);
+    assert_eq!(ask(&harbor, &robot(), "GET /v2/team/app/referrers/x", "").status, 400);
+}
+
+#[test]
 fn a_path_is_decoded_before_anybody_looks_at_it() {
     if lacking(&NEEDED) {
         return;

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::accounts::Who;
 use super::listen::{Answer, Cause, Request, reply};
 use super::target::{Place, Target, encoded, is_digest};
-use super::{Blobs, Shared, policy, rights};
+use super::{Blobs, Shared, policy, referrers, rights};
 use crate::support::base64;
 
 /// Answers a request below `/v2`.
@@ -24,6 +24,7 @@ pub(super) async fn answer(
     request: Request,
     path: &str,
     target: &Target,
+    query: &[(String, String)],
 ) -> Result<Answer, Cause> {
     if let Err(answer) = rights::check(shared, who, &request, target) {
         return Ok(*answer);
@@ -41,6 +42,9 @@ pub(super) async fn answer(
                 answer.headers_mut().insert(LOCATION, location.parse()?);
                 return Ok(answer);
             }
+        }
+        Place::Referrers(digest) if is_reading => {
+            return Ok(referrers::answer(shared, &target.repository, digest, query));
         }
         Place::Manifest(tag) if method == "DELETE" && !is_digest(tag) => {
             // src/server/registry/manifest.go.
