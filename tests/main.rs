@@ -10,6 +10,7 @@ mod pull;
 mod push;
 mod docker;
 mod deny;
+mod harbor;
 mod rewriting;
 mod reload;
 mod drain;

@@ -8,6 +8,7 @@ pub(crate) mod container;
 pub(crate) mod docker_registry;
 pub(crate) mod dockerd;
 pub(crate) mod fake_registry;
+pub(crate) mod harbor;
 pub(crate) mod image;
 pub(crate) mod leak;
 pub(crate) mod manifests;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 pub(crate) use caller::{Answer, Broken, Caller};
 pub(crate) use docker_registry::DockerRegistry;
 pub(crate) use fake_registry::{FakeRegistry, Visit, answer};
+pub(crate) use harbor::Harbor;
 pub(crate) use manifests::{Manifests, PASSWORD, STRANGER_TOKEN, TOKEN, USER};
 pub(crate) use proxy::Proxy;
 

@@ -27,36 +27,43 @@ pub(crate) struct DockerRegistry {
 impl DockerRegistry {
     /// One that speaks plain HTTP.
     pub(crate) fn http() -> Self {
-        Self::start(None)
+        Self::start(None, USER, PASSWORD)
+    }
+
+    /// One that speaks plain HTTP, for one account: the registry behind a front.
+    pub(crate) fn for_account(user: &str, password: &str) -> Self {
+        Self::start(None, user, password)
     }
 
     /// One that speaks TLS, with a certificate of a CA that nobody else knows.
     pub(crate) fn https() -> Self {
-        Self::start(Some(certificates()))
+        let certificates = Certificates::issue(&["127.0.0.1", "localhost"]);
+        Self::start(Some(certificates), USER, PASSWORD)
     }
 
-    fn start(tls: Option<Certificates>) -> Self {
+    fn start(tls: Option<Certificates>, user: &str, password: &str) -> Self {
+        let users = htpasswd(user, password);
         // The port is free when it is chosen and may be taken a moment later: then try again.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| listener.local_addr())
                 .expect("a free port")
                 .port();
-            if let Some(registry) = Self::try_start(port, tls.as_ref()) {
+            if let Some(registry) = Self::try_start(port, tls.as_ref(), &users) {
                 return registry;
             }
         }
         panic!("docker-registry does not start");
     }
 
-    fn try_start(port: u16, tls: Option<&Certificates>) -> Option<Self> {
+    fn try_start(port: u16, tls: Option<&Certificates>, users: &str) -> Option<Self> {
         let scratch = TempDir::new().expect("a temporary folder");
         let at = |name: &str| scratch.path().join(name);
         let write = |name: &str, text: &str| {
             fs::write(at(name), text).expect("a file");
             at(name)
         };
-        let users = write("htpasswd", &htpasswd(USER, PASSWORD));
+        let users = write("htpasswd", users);
         let lines = tls.map_or_else(String::new, |tls| {
             let (certificate, key) = (write("leaf.crt", &tls.leaf), write("leaf.key", &tls.key));
             format!("  tls: {{certificate: {certificate:?}, key: {key:?}}}\n")
@@ -138,8 +145,13 @@ impl DockerRegistry {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// The folder of its blobs and repositories.
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.scratch.path().join("data/docker/registry/v2")
+    }
+
     fn repositories(&self) -> PathBuf {
-        self.scratch.path().join("data/docker/registry/v2/repositories")
+        self.blobs().join("repositories")
     }
 }
 
@@ -159,25 +171,32 @@ impl Drop for DockerRegistry {
     }
 }
 
-struct Certificates {
-    ca: String,
-    leaf: String,
-    key: String,
+/// A CA that nobody else knows, and one certificate of it; all PEM.
+pub(crate) struct Certificates {
+    /// The CA's certificate.
+    pub(crate) ca: String,
+    /// The certificate.
+    pub(crate) leaf: String,
+    /// Its key.
+    pub(crate) key: String,
 }
 
-fn certificates() -> Certificates {
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-    let ca_key = KeyPair::generate().expect("a key");
-    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "the stories' own CA");
-    let ca_certificate = ca.self_signed(&ca_key).expect("a CA");
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let key = KeyPair::generate().expect("a key");
-    let leaf = CertificateParams::new(names).expect("parameters");
-    let issuer = Issuer::new(ca, ca_key);
-    let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
-    Certificates { ca: ca_certificate.pem(), leaf: leaf.pem(), key: key.serialize_pem() }
+impl Certificates {
+    /// A certificate for `names`, which may be addresses.
+    pub(crate) fn issue(names: &[&str]) -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+        let ca_key = KeyPair::generate().expect("a key");
+        let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.distinguished_name.push(DnType::CommonName, "the stories' own CA");
+        let ca_certificate = ca.self_signed(&ca_key).expect("a CA");
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().expect("a key");
+        let leaf = CertificateParams::new(names).expect("parameters");
+        let issuer = Issuer::new(ca, ca_key);
+        let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
+        Self { ca: ca_certificate.pem(), leaf: leaf.pem(), key: key.serialize_pem() }
+    }
 }
 
 fn htpasswd(user: &str, password: &str) -> String {
