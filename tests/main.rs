@@ -10,6 +10,7 @@ mod pull;
 mod push;
 mod deny;
 mod rewriting;
+mod redirects;
 mod reload;
 mod drain;
 mod balance;

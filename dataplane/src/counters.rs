@@ -166,6 +166,8 @@ pub struct Counters {
     pub reuses: Counter,
     /// Bodiless requests sent again because their reused connection was dead.
     pub resends: Counter,
+    /// Hops to where registries redirect.
+    pub redirects: Counter,
     /// Times a body was given a pipe to be spliced through.
     pub pipes_lent: Counter,
     /// Times there was no pipe to be had and the body was copied.

@@ -1,8 +1,8 @@
 //! START HERE: one request and its response, seen through the stages in their order.
 //!
 //! `accept` (a head is read and parsed) → `authorise` → `route` → `rewrite` → `connect` → `stream`
-//! → `account`. Only this file and its second half, `response`, call stages; none of them calls
-//! another. What goes wrong before the response has begun becomes a refusal; afterwards the
+//! → `account`. Only this file, its second half `response` and its detour `follow` call stages;
+//! none of them calls another. What goes wrong before the response has begun becomes a refusal; afterwards the
 //! connection is cut, so that a broken body is never taken for a whole one.
 
 use std::cell::Cell;
@@ -19,6 +19,7 @@ use crate::body::Framing;
 use crate::connect::{self, Outlet};
 use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
+use crate::follow;
 use crate::limits::Limits;
 use crate::parse::{Method, Version};
 use crate::reply;
@@ -117,7 +118,8 @@ async fn through(
         if outbound.mounts && is_mount_refused(&answered) {
             upload_instead(&mut outlet, answered, &routed, record, core).await?
         } else {
-            answered
+            let back = &mut outbound.return_path;
+            follow::to_the_end(&mut outlet, answered, back, &routed, record, core).await?
         }
     };
     record.answered_after = Some(record.elapsed());

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::body::{self, Decoder, Framing, Step};
+use crate::follow::Place;
 use crate::limits::Limits;
 use crate::parse::{self, Fields};
 use crate::rewrite::{self, Outbound, Reply};
 use crate::route::Routed;
 use crate::target::{self, Resource, Target};
 use crate::vocabulary::{
-    Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, Scheme, Secret, Trust,
+    Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, RedirectPolicy, Redirects,
+    Scheme, Secret, Trust,
 };
 
 /// Numbers that look random and follow from their seed (xorshift64*).
@@ -96,6 +98,7 @@ pub fn connector(reference: ConnectorRef) -> Connector {
         })),
         trust: Arc::new(Trust { id: 0, anchors: Vec::new() }),
         api: ApiPolicy::Full,
+        redirects: Redirects { policy: RedirectPolicy::Pass, hosts: Vec::new() },
     }
 }
 
@@ -300,6 +303,34 @@ fn check_answer(routed: &Routed, outbound: &Outbound, answered: &[u8]) -> bool {
     };
     assert_eq!(body::of_response(method, &sent), Ok(delimited));
     assert_eq!(sent.keep_alive(), delimited != Framing::UntilClose);
+    true
+}
+
+/// Redirections: a place has one host, which no parser reads as another, and a target that ends
+/// where its line does.
+pub fn redirect(bytes: &[u8]) -> bool {
+    let base = Origin { scheme: Scheme::Https, host: "harbor.example.com".into(), port: 443 };
+    let Some(place) = Place::of(bytes, &base) else {
+        return false;
+    };
+    let (origin, target) = (place.origin(), place.target());
+    assert!(target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(origin.port > 0 && !origin.host.is_empty());
+    assert!(
+        !origin.host.bytes().any(|byte| byte.is_ascii_uppercase() || b"@/\\%[]".contains(&byte))
+    );
+    // Written out and read again, it is the same place; from another base as well.
+    let written = format!("{origin}{target}");
+    let elsewhere = Origin { scheme: Scheme::Http, host: "other".into(), port: 80 };
+    let again = Place::of(written.as_bytes(), &elsewhere).map(|place| {
+        assert_eq!(place.target(), target);
+        place.into_origin()
+    });
+    assert_eq!(again.as_ref(), Some(origin));
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    if origin.host.rsplit('.').next().is_some_and(is_number) && !origin.host.contains(':') {
+        assert!(origin.host.parse::<std::net::Ipv4Addr>().is_ok(), "{}", origin.host);
+    }
     true
 }
 

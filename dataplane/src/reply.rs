@@ -42,8 +42,11 @@ pub(crate) fn unreadable(
         _ => "UNKNOWN",
     };
     let facts = Facts { status, code, ..Kind::RegistryClosed.facts() };
-    let message =
+    let mut message =
         format!("the registry, or a proxy before it, answered {status} without saying why");
+    if let Some(detail) = &record.detail {
+        message.push_str(&format!(" ({detail})"));
+    }
     error(&facts, retry_after, &message, record, close)
 }
 

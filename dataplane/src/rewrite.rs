@@ -7,7 +7,7 @@
 
 mod answer;
 mod fields;
-mod location;
+pub(crate) mod location;
 mod query;
 
 use zeroize::Zeroizing;
@@ -19,9 +19,9 @@ use crate::parse::{Method, ResponseHead, Version};
 use crate::route::Routed;
 use crate::target::api::api_permits;
 use crate::target::{Form, Resource};
-use crate::vocabulary::{Access, Credential, Origin};
+use crate::vocabulary::{Access, Credential, Origin, RedirectPolicy};
 
-pub(crate) use answer::Reply;
+pub(crate) use answer::{Reply, is_redirection};
 
 /// A request as the registry gets it.
 pub(crate) struct Outbound {
@@ -50,6 +50,25 @@ pub(crate) struct ReturnPath {
     route: Route,
     /// The path asked for, without the prefix: what a relative reference is resolved against.
     asked: Box<str>,
+    /// Whether a redirection to another host is for the caller to follow.
+    passes_redirects: bool,
+    storage: Option<Storage>,
+}
+
+/// What is to be known where the answer is not the registry's but that of a storage it redirected
+/// to.
+#[derive(Debug)]
+struct Storage {
+    /// The registry's own `Docker-Content-Digest`, which storages do not know.
+    digest: Option<Box<[u8]>>,
+}
+
+impl ReturnPath {
+    /// From here on the answers are those of a storage that the registry's answer `head` led to.
+    pub(crate) fn leads_to_storage(&mut self, head: &ResponseHead) {
+        let digest = head.fields.get(answer::DIGEST).map(Box::from);
+        self.storage.get_or_insert(Storage { digest });
+    }
 }
 
 /// The registry's request for `routed`. `request_id` is ours, and short ASCII.
@@ -76,6 +95,13 @@ pub(crate) fn response(
     caller_version: Version,
 ) -> Result<Reply, Kind> {
     answer::reply(head, framing, back, keep_alive, caller_version)
+}
+
+/// Where the registry's answer sends the reader of a blob, as written, if that is not a place of
+/// its own API behind the same connector. An answer that sends nobody anywhere is `None`, and so is
+/// one that [`response`] refuses.
+pub(crate) fn redirection<'a>(head: &'a ResponseHead, back: &ReturnPath) -> Option<&'a [u8]> {
+    answer::redirection(head, back)
 }
 
 fn outbound(routed: &Routed, request_id: &str, mount: query::Mount) -> Result<Outbound, Kind> {
@@ -137,6 +163,8 @@ fn return_path(routed: &Routed) -> ReturnPath {
         method: routed.head.method,
         route: target.route(),
         asked: target.rest().into(),
+        passes_redirects: connector.redirects.policy == RedirectPolicy::Pass,
+        storage: None,
     }
 }
 

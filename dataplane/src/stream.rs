@@ -57,16 +57,26 @@ pub(crate) async fn ask(
     outbound: &Outbound,
     limits: &Limits,
 ) -> Result<Answered, Unanswered> {
-    let mut head = [IoSlice::new(&outbound.head)];
+    ask_with(outlet, &outbound.head, outbound.method, limits).await
+}
+
+/// The same for a `head` of a request with `method` that is not the caller's own.
+pub(crate) async fn ask_with(
+    outlet: &mut Outlet,
+    head: &[u8],
+    method: Method,
+    limits: &Limits,
+) -> Result<Answered, Unanswered> {
+    let mut head = [IoSlice::new(head)];
     let sent = outlet.transport.write_all(&mut head, limits.answer_wait).await;
-    let wait = match outbound.method {
+    let wait = match method {
         // A connection that broke while we sent may still hold the answer that came before.
         _ if sent.is_err() => LAST_WORD_WAIT,
         // The PUT that closes an upload has the registry hash, perhaps copy, all of it.
         Method::Put => limits.upload_answer_wait,
         _ => limits.answer_wait,
     };
-    match within(wait, read_answer(outlet, outbound.method, limits)).await {
+    match within(wait, read_answer(outlet, method, limits)).await {
         Some(answered) => answered,
         None if sent.is_ok() => Err(Unanswered::Failed(Kind::RegistrySilent)),
         None => Err(Unanswered::Closed),

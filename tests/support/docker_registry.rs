@@ -159,13 +159,15 @@ impl Drop for DockerRegistry {
     }
 }
 
-struct Certificates {
-    ca: String,
-    leaf: String,
-    key: String,
+/// A CA, and a leaf of it for `127.0.0.1` and `localhost` with its key, all in PEM.
+pub(crate) struct Certificates {
+    pub(crate) ca: String,
+    pub(crate) leaf: String,
+    pub(crate) key: String,
 }
 
-fn certificates() -> Certificates {
+/// A CA that nobody else knows, and a leaf of it.
+pub(crate) fn certificates() -> Certificates {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
