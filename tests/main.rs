@@ -11,6 +11,7 @@ mod push;
 mod deny;
 mod rewriting;
 mod redirects;
+mod revealing;
 mod reload;
 mod drain;
 mod balance;

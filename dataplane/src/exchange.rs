@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+mod held;
 mod response;
 
 use crate::accept::{self, Inbound, Parsed};
@@ -99,8 +100,8 @@ async fn through(
 ) -> Result<Next, Error> {
     let allowed = authorise::check(parsed, core, record).await?;
     record.allowed_after = Some(record.elapsed());
-    if record.route == Route::Ping {
-        return Ok(response::ping(inbound, ahead, record, core).await);
+    if matches!(record.route, Route::Ping | Route::Token) {
+        return Ok(response::own(inbound, ahead, record, core).await);
     }
     let routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
     let at_rewrite = |kind| Error::new(Stage::Rewrite, kind);

@@ -67,6 +67,7 @@ pub fn limits() -> Limits {
         linger_bytes_max: 1,
         manifest_bytes_max: 8 * 1024 * 1024,
         error_body_bytes_max: 64 * 1024,
+        accounts_bytes_max: 1024 * 1024,
         interim_answers_max: 32,
         connections_max: 1,
         token_bytes_max: 64 * 1024,
@@ -211,7 +212,8 @@ pub fn target(bytes: &[u8]) -> bool {
 
 fn check_path(target: &Target) {
     let rest = target.rest();
-    assert!(rest == "/v2" || rest.starts_with("/v2/") || rest.starts_with("/api/v2.0/"));
+    let begins = ["/v2/", "/api/v2.0/"].iter().any(|root| rest.starts_with(root));
+    assert!(begins || matches!(rest, "/v2" | "/service/token"), "{rest}");
     assert!(!rest.split('/').any(|segment| matches!(segment, "." | "..")), "{rest}");
     assert!(!rest.contains("//") && !rest.contains("%2e") && !rest.contains("%2f"), "{rest}");
 }
@@ -303,6 +305,21 @@ fn check_answer(routed: &Routed, outbound: &Outbound, answered: &[u8]) -> bool {
     };
     assert_eq!(body::of_response(method, &sent), Ok(delimited));
     assert_eq!(sent.keep_alive(), delimited != Framing::UntilClose);
+    true
+}
+
+/// Accounts: what is taken keeps its length and loses nothing but the insides of strings, and what
+/// was masked once has no more to mask.
+pub fn mask(bytes: &[u8]) -> bool {
+    let mut masked = bytes.to_vec();
+    if rewrite::mask::user_secrets(&mut masked).is_err() {
+        return false;
+    }
+    let mut changed = bytes.iter().zip(&masked).filter(|(was, is)| was != is);
+    assert!(changed.all(|(was, is)| *is == b'*' && *was >= b' '));
+    assert_eq!(masked.len(), bytes.len());
+    let mut again = masked.clone();
+    assert!(rewrite::mask::user_secrets(&mut again).is_ok() && again == masked);
     true
 }
 

@@ -24,12 +24,23 @@ pub(crate) enum Reply {
     Relay(Answer),
     /// An answer of our own; the registry's body is not relayed.
     Replace(Kind),
+    /// The registry's answer, once it has been looked through; see [`super::looked_through`].
+    Hold(Held),
     /// The registry's status with a body of our own: no client of a registry reads HTML.
     ReplaceBody {
         status: u16,
         /// The registry's `Retry-After`.
         retry_after: Option<Box<str>>,
     },
+}
+
+/// Why an answer is looked through before it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// It is an error, which may show what the registry was asked with.
+    Error,
+    /// It shows accounts of Harbor, with their secrets.
+    Accounts,
 }
 
 /// See [`super::response`].
@@ -54,8 +65,26 @@ pub(super) fn reply(
         400.. if back.route != Route::Api && has_body(framing) && !is_json(head) => {
             return Ok(Reply::ReplaceBody { status: head.status, retry_after: retry_after(head) });
         }
+        // A storage has never seen the credential.
+        400.. if has_body(framing) && back.storage.is_none() => {
+            return Ok(Reply::Hold(Held::Error));
+        }
+        200..=299 if has_body(framing) && back.shows_accounts => {
+            return Ok(Reply::Hold(Held::Accounts));
+        }
         _ => {}
     }
+    relayed(head, framing, back, keep_alive, caller_version).map(Reply::Relay)
+}
+
+/// The caller's head for an answer that is passed on.
+pub(super) fn relayed(
+    head: &ResponseHead,
+    framing: Framing,
+    back: &ReturnPath,
+    keep_alive: bool,
+    caller_version: Version,
+) -> Result<Answer, Kind> {
     let location = location(head, back)?;
     let mut bytes = Vec::with_capacity(head.fields.head_bytes() * 2 + ROOM_FOR_OUR_FIELDS);
     push(&mut bytes, ["HTTP/1.1 ", &head.status.to_string(), " ", head.reason(), "\r\n"]);
@@ -73,7 +102,7 @@ pub(super) fn reply(
     }
     push_framing(&mut bytes, head, framing, keep_alive, caller_version);
     bytes.extend_from_slice(b"\r\n");
-    Ok(Reply::Relay(Answer { head: bytes, status: head.status }))
+    Ok(Answer { head: bytes, status: head.status })
 }
 
 /// The caller's `Location`, where an answer of this status has one (RFC 9110 §10.2.2, and 202 and
@@ -183,7 +212,8 @@ fn is_json(head: &ResponseHead) -> bool {
     main == b"application/json" || main.ends_with(b"+json")
 }
 
-fn retry_after(head: &ResponseHead) -> Option<Box<str>> {
+/// The registry's `Retry-After`, if it is a short text.
+pub(crate) fn retry_after(head: &ResponseHead) -> Option<Box<str>> {
     let value = str::from_utf8(head.fields.get("retry-after")?).ok()?;
     let text = |byte: u8| (b' '..=b'~').contains(&byte);
     (value.len() <= RETRY_AFTER_BYTES_MAX && value.bytes().all(text)).then(|| value.into())
