@@ -12,6 +12,8 @@ mod docker;
 mod deny;
 mod harbor;
 mod rewriting;
+mod redirects;
+mod revealing;
 mod reload;
 mod drain;
 mod balance;

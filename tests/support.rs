@@ -14,6 +14,7 @@ pub(crate) mod leak;
 pub(crate) mod manifests;
 pub(crate) mod programs;
 pub(crate) mod proxy;
+pub(crate) mod tls_storage;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ pub(crate) use fake_registry::{FakeRegistry, Visit, answer};
 pub(crate) use harbor::Harbor;
 pub(crate) use manifests::{Manifests, PASSWORD, STRANGER_TOKEN, TOKEN, USER};
 pub(crate) use proxy::Proxy;
+pub(crate) use tls_storage::TlsStorage;
 
 /// The repository prefix of the path form for the connector `ci/harbor` that most stories use.
 pub(crate) const PREFIX: &str = "/v2/namespaces/ci/connectors/harbor";

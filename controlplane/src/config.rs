@@ -259,6 +259,7 @@ impl ProxyFlags {
             manifest_bytes_max: bounds.manifest_bytes,
             // Harbor's error bodies are below 1 KiB.
             error_body_bytes_max: 64 << 10,
+            accounts_bytes_max: 1 << 20,
             // `103` and `100` come in ones and twos; an endless row of them is an attack.
             interim_answers_max: 32,
             connections_max: self.connections_max(files_max),

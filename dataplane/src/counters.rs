@@ -102,6 +102,8 @@ pub enum Route {
     Tags,
     /// `referrers/<digest>`.
     Referrers,
+    /// Harbor's token service, in whose stead we answer.
+    Token,
     /// Harbor's own API.
     Api,
     /// Nothing that could be told.
@@ -111,13 +113,14 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of [`Route::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ping,
         Self::Manifest,
         Self::Blob,
         Self::Upload,
         Self::Tags,
         Self::Referrers,
+        Self::Token,
         Self::Api,
         Self::Unknown,
     ];
@@ -131,6 +134,7 @@ impl Route {
             Self::Upload => "upload",
             Self::Tags => "tags",
             Self::Referrers => "referrers",
+            Self::Token => "token",
             Self::Api => "api",
             Self::Unknown => "unknown",
         }
@@ -166,6 +170,8 @@ pub struct Counters {
     pub reuses: Counter,
     /// Bodiless requests sent again because their reused connection was dead.
     pub resends: Counter,
+    /// Hops to where registries redirect.
+    pub redirects: Counter,
     /// Times a body was given a pipe to be spliced through.
     pub pipes_lent: Counter,
     /// Times there was no pipe to be had and the body was copied.

@@ -142,6 +142,10 @@ pub enum Kind {
     RegistryClosed,
     /// The registry's answer breaks HTTP, or points at a place we may not send the caller to.
     RegistryMalformed(&'static str),
+    /// The registry redirects a blob's reader to a place the proxy does not go to.
+    RedirectRefused(&'static str),
+    /// The storage that the registry redirects to cannot be had.
+    StorageUnreachable(&'static str),
     /// The registry's body ended before its end: the caller's is cut off too.
     RegistryTruncated,
     /// The caller went away, or stalled beyond `body_progress_wait`.
@@ -204,6 +208,8 @@ impl Kind {
             Self::UploadInterrupted => (502, "UNKNOWN", Registry, "upload-interrupted", None),
             Self::RegistryClosed => (502, "UNKNOWN", Registry, "registry-closed", None),
             Self::RegistryMalformed(_) => (502, "UNKNOWN", Registry, "registry-malformed", None),
+            Self::RedirectRefused(_) => (502, "UNKNOWN", Registry, "redirect-refused", None),
+            Self::StorageUnreachable(_) => (503, "UNAVAILABLE", Registry, "storage-unreachable", Some(2)),
             Self::RegistryTruncated => (502, "UNKNOWN", Registry, "registry-truncated", None),
             Self::CallerGone => (408, "UNKNOWN", Caller, "caller-gone", None),
         }
@@ -216,7 +222,9 @@ impl Kind {
             | Self::NameInvalid(why)
             | Self::QueryInvalid(why)
             | Self::PolicyDenied(why)
-            | Self::RegistryMalformed(why) => why,
+            | Self::RegistryMalformed(why)
+            | Self::RedirectRefused(why)
+            | Self::StorageUnreachable(why) => why,
             Self::NoConnector => {
                 "no connector is named: use /v2/namespaces/<namespace>/connectors/<name>/<repository>/ or the host c-<name>.<namespace>.svc"
             }

@@ -1,14 +1,15 @@
 //! START HERE: one request and its response, seen through the stages in their order.
 //!
 //! `accept` (a head is read and parsed) → `authorise` → `route` → `rewrite` → `connect` → `stream`
-//! → `account`. Only this file and its second half, `response`, call stages; none of them calls
-//! another. What goes wrong before the response has begun becomes a refusal; afterwards the
+//! → `account`. Only this file, its second half `response` and its detour `follow` call stages;
+//! none of them calls another. What goes wrong before the response has begun becomes a refusal; afterwards the
 //! connection is cut, so that a broken body is never taken for a whole one.
 
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+mod held;
 mod response;
 
 use crate::accept::{self, Inbound, Parsed};
@@ -19,6 +20,7 @@ use crate::body::Framing;
 use crate::connect::{self, Outlet};
 use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
+use crate::follow;
 use crate::limits::Limits;
 use crate::parse::{Method, Version};
 use crate::reply;
@@ -98,8 +100,8 @@ async fn through(
 ) -> Result<Next, Error> {
     let allowed = authorise::check(parsed, core, record).await?;
     record.allowed_after = Some(record.elapsed());
-    if record.route == Route::Ping {
-        return Ok(response::ping(inbound, ahead, record, core).await);
+    if matches!(record.route, Route::Ping | Route::Token) {
+        return Ok(response::own(inbound, ahead, record, core).await);
     }
     let routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
     let at_rewrite = |kind| Error::new(Stage::Rewrite, kind);
@@ -117,7 +119,8 @@ async fn through(
         if outbound.mounts && is_mount_refused(&answered) {
             upload_instead(&mut outlet, answered, &routed, record, core).await?
         } else {
-            answered
+            let back = &mut outbound.return_path;
+            follow::to_the_end(&mut outlet, answered, back, &routed, record, core).await?
         }
     };
     record.answered_after = Some(record.elapsed());

@@ -26,6 +26,7 @@ mod route;
 mod rewrite;
 mod connect;
 mod stream;
+mod follow;
 mod reply;
 mod account;
 

@@ -49,6 +49,8 @@ pub struct Limits {
     pub manifest_bytes_max: u64,
     /// An error body of the registry that is read to be replaced.
     pub error_body_bytes_max: usize,
+    /// Accounts in an answer of Harbor's API, which are looked through for secrets. Beyond it 502.
+    pub accounts_bytes_max: usize,
     /// Interim (1xx) answers of a registry before it is given up.
     pub interim_answers_max: usize,
     /// Callers' connections over all cores; beyond it none is accepted until one ends.

@@ -18,6 +18,16 @@ pub(crate) struct Key {
     version: Box<str>,
     origin: Origin,
     trust: u64,
+    purpose: Purpose,
+}
+
+/// What a connection is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    /// Requests to the registry, which carry the connector's credential.
+    Registry,
+    /// What the registry redirects to, where nothing of the connector is ever sent.
+    Storage,
 }
 
 impl Key {
@@ -33,6 +43,32 @@ impl Key {
             version,
             origin: connector.origin.clone(),
             trust: connector.trust.id,
+            purpose: Purpose::Registry,
+        }
+    }
+
+    /// The key of connections to a storage at `origin` that the registry of `connector` redirects
+    /// to. Which addresses may be dialled depends on the hosts listed: they are its version.
+    pub(crate) fn of_storage(connector: &Connector, origin: &Origin) -> Self {
+        let mut version = String::new();
+        for listed in &connector.redirects.hosts {
+            version.push_str(&listed.host);
+            version.push_str(&listed.port.map_or(String::new(), |port| format!("@{port}")));
+            version.push(',');
+        }
+        Self {
+            version: version.into_boxed_str(),
+            origin: origin.clone(),
+            purpose: Purpose::Storage,
+            ..Self::of(connector)
+        }
+    }
+
+    /// Whether a connection under this key may serve `connector` as it is now.
+    pub(crate) fn is_of(&self, connector: &Connector) -> bool {
+        match self.purpose {
+            Purpose::Registry => *self == Self::of(connector),
+            Purpose::Storage => *self == Self::of_storage(connector, &self.origin),
         }
     }
 
@@ -94,12 +130,13 @@ impl<T> Pool<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocabulary::Scheme;
+    use crate::vocabulary::{RedirectHost, Scheme};
 
     fn key(version: &str) -> Arc<Key> {
         let origin = Origin { scheme: Scheme::Http, host: "harbor".into(), port: 80 };
         let reference = ConnectorRef::new("ci", "harbor");
-        Arc::new(Key { reference, uid: "u".into(), version: version.into(), origin, trust: 1 })
+        let (uid, version) = ("u".into(), version.into());
+        Arc::new(Key { reference, uid, version, origin, trust: 1, purpose: Purpose::Registry })
     }
 
     #[test]
@@ -112,6 +149,18 @@ mod tests {
         assert_eq!(pool.take(&key("1"), now), Some("newer"));
         assert_eq!(pool.take(&key("1"), now), Some("older"));
         assert_eq!(pool.take(&key("1"), now), None);
+    }
+
+    #[test]
+    fn a_storages_connection_is_never_the_registrys_and_goes_with_the_list_of_hosts() {
+        let mut connector = crate::fuzzing::connector(ConnectorRef::new("ci", "harbor"));
+        let registry = Key::of(&connector);
+        let storage = Key::of_storage(&connector, &connector.origin);
+        assert_ne!(registry, storage, "even where both are at one address");
+        assert!(registry.is_of(&connector) && storage.is_of(&connector));
+        let host = RedirectHost { host: "minio".into(), port: None };
+        connector.redirects.hosts.push(host);
+        assert!(registry.is_of(&connector) && !storage.is_of(&connector));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Turns the caller's head into the registry's, and the registry's into the caller's.
 //!
 //! [`Routed`] in, [`Outbound`] out; [`ResponseHead`] in, [`Reply`] out; no I/O. Here the caller's
-//! token leaves the request and the connector's credential enters it. Bodies are never looked at,
-//! and everything that need not change stays byte for byte what it was (`Accept` lists, ranges,
-//! upload states that the registry signed).
+//! token leaves the request and the connector's credential enters it. Bodies are looked at
+//! only where they are errors or accounts, which may show a secret. Everything that need not change
+//! stays byte for byte what it was (`Accept` lists, ranges, upload states that the registry signed).
 
 mod answer;
+mod echo;
 mod fields;
-mod location;
+pub(crate) mod location;
+pub(crate) mod mask;
 mod query;
 
 use zeroize::Zeroizing;
@@ -17,11 +19,11 @@ use crate::counters::Route;
 use crate::error::Kind;
 use crate::parse::{Method, ResponseHead, Version};
 use crate::route::Routed;
-use crate::target::api::api_permits;
+use crate::target::api::{api_permits, shows_users};
 use crate::target::{Form, Resource};
-use crate::vocabulary::{Access, Credential, Origin};
+use crate::vocabulary::{Access, Credential, Origin, RedirectPolicy};
 
-pub(crate) use answer::Reply;
+pub(crate) use answer::{Held, Reply, is_redirection, retry_after};
 
 /// A request as the registry gets it.
 pub(crate) struct Outbound {
@@ -50,6 +52,27 @@ pub(crate) struct ReturnPath {
     route: Route,
     /// The path asked for, without the prefix: what a relative reference is resolved against.
     asked: Box<str>,
+    /// Whether a redirection to another host is for the caller to follow.
+    passes_redirects: bool,
+    /// Whether accounts of Harbor are asked for.
+    shows_accounts: bool,
+    storage: Option<Storage>,
+}
+
+/// What is to be known where the answer is not the registry's but that of a storage it redirected
+/// to.
+#[derive(Debug)]
+struct Storage {
+    /// The registry's own `Docker-Content-Digest`, which storages do not know.
+    digest: Option<Box<[u8]>>,
+}
+
+impl ReturnPath {
+    /// From here on the answers are those of a storage that the registry's answer `head` led to.
+    pub(crate) fn leads_to_storage(&mut self, head: &ResponseHead) {
+        let digest = head.fields.get(answer::DIGEST).map(Box::from);
+        self.storage.get_or_insert(Storage { digest });
+    }
 }
 
 /// The registry's request for `routed`. `request_id` is ours, and short ASCII.
@@ -78,10 +101,51 @@ pub(crate) fn response(
     answer::reply(head, framing, back, keep_alive, caller_version)
 }
 
+/// Where the registry's answer sends the reader of a blob, as written, if that is not a place of
+/// its own API behind the same connector. An answer that sends nobody anywhere is `None`, and so is
+/// one that [`response`] refuses.
+pub(crate) fn redirection<'a>(head: &'a ResponseHead, back: &ReturnPath) -> Option<&'a [u8]> {
+    answer::redirection(head, back)
+}
+
+/// The caller's head for an answer that was held and whose body, `length` bytes, may pass.
+pub(crate) fn looked_through(
+    head: &ResponseHead,
+    length: usize,
+    back: &ReturnPath,
+    keep_alive: bool,
+    caller_version: Version,
+) -> Result<Vec<u8>, Kind> {
+    let framing = Framing::Length(u64::try_from(length).unwrap_or(u64::MAX));
+    answer::relayed(head, framing, back, keep_alive, caller_version).map(|answer| answer.head)
+}
+
+/// Whether an error's body, or a field of its head, shows what the registry was asked with.
+pub(crate) fn reveals(head: &ResponseHead, body: &[u8], access: &Access) -> bool {
+    echo::reveals(body, access) || head.fields.iter().any(|(_, value)| echo::reveals(value, access))
+}
+
+/// Takes the secrets out of accounts that Harbor answered with. The error says why they cannot be
+/// passed on: they came in a form in which nobody can look for them.
+pub(crate) fn mask_accounts(head: &ResponseHead, body: &mut [u8]) -> Result<(), &'static str> {
+    let coding = head.fields.get("content-encoding").unwrap_or(b"identity");
+    if head.status != 200 || !coding.eq_ignore_ascii_case(b"identity") {
+        return Err("the registry's accounts came in parts, or encoded");
+    }
+    mask::user_secrets(body).map_err(|_| "the registry's accounts are no JSON")
+}
+
+fn shows_accounts(routed: &Routed) -> bool {
+    *routed.target.resource() == Resource::Api && shows_users(routed.target.rest())
+}
+
 fn outbound(routed: &Routed, request_id: &str, mount: query::Mount) -> Result<Outbound, Kind> {
     let (connector, target, method) = (&*routed.connector, &routed.target, routed.head.method);
     if *target.resource() == Resource::Api {
         api_permits(connector.api, method, target.rest())?;
+    }
+    if *target.resource() == Resource::Token {
+        return Err(Kind::PolicyDenied("a registry's token does not pass this proxy"));
     }
     let credential = match &connector.access {
         Access::Anonymous => None,
@@ -105,7 +169,7 @@ fn outbound(routed: &Routed, request_id: &str, mount: query::Mount) -> Result<Ou
     push(&mut head, path);
     push(&mut head, [asked.text.as_deref().unwrap_or_default(), " HTTP/1.1\r\n"]);
     push(&mut head, ["Host: ", &authority, "\r\n"]);
-    fields::of_request(&routed.head.fields, &mut head);
+    fields::of_request(&routed.head.fields, shows_accounts(routed), &mut head);
     if let Some(credential) = credential {
         head.extend_from_slice(b"Authorization: ");
         head.extend_from_slice(credential.authorization.expose());
@@ -137,6 +201,9 @@ fn return_path(routed: &Routed) -> ReturnPath {
         method: routed.head.method,
         route: target.route(),
         asked: target.rest().into(),
+        passes_redirects: connector.redirects.policy == RedirectPolicy::Pass,
+        shows_accounts: shows_accounts(routed),
+        storage: None,
     }
 }
 

@@ -253,7 +253,7 @@ impl Core {
         let mut snapshots = self.snapshots.borrow_mut();
         let snapshot = snapshots.current();
         let is_live =
-            |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| Key::of(now) == *key);
+            |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| key.is_of(now));
         // A connection that its registry has closed would otherwise be kept half open until then.
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);

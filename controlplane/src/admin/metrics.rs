@@ -179,6 +179,11 @@ impl Exposed {
             sum(|core| &core.resends),
         )?;
         page.counter(
+            "registry_redirects",
+            "Requests sent to where a registry redirected",
+            sum(|core| &core.redirects),
+        )?;
+        page.counter(
             "pipes_lent",
             "Bodies that were spliced through a pipe",
             sum(|core| &core.pipes_lent),

@@ -71,6 +71,20 @@ pub enum Cause {
     /// A value of the parameter `api`.
     #[error("the parameter api is {0}: write off, read or full")]
     Api(String),
+    /// A value of the parameter `redirects`.
+    #[error("the parameter redirects is {0}: write follow or pass")]
+    Redirects(String),
+    /// A host of the parameter `redirectHosts`.
+    #[error("the parameter redirectHosts has the host {host:?}, which {why}")]
+    RedirectHost {
+        /// As it is written.
+        host: String,
+        /// What is wrong with it.
+        why: Refusal,
+    },
+    /// A value of `redirectHosts` that is no text.
+    #[error("the parameter redirectHosts is {0}: write hosts with or without a port, between commas")]
+    RedirectHosts(String),
     /// An auth type that the class does not have.
     #[error("spec.auth.name {0:?} is not an auth type of the class: write basicAuth")]
     AuthName(String),

@@ -23,8 +23,7 @@ pub(super) enum Place {
 /// Where `reference` leads. `None` if it is malformed, ambiguous, or leaves the API.
 pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
     let text = str::from_utf8(reference).ok()?;
-    let inner = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte);
-    if text.is_empty() || !text.bytes().all(inner) || text.starts_with("//") {
+    if text.is_empty() || !text.bytes().all(is_reference_byte) || text.starts_with("//") {
         return None;
     }
     let (head, query) = match text.split_once('?') {
@@ -59,6 +58,11 @@ pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
     Some(if secured { Place::Secured(path) } else { Place::Here(path) })
 }
 
+/// Whether a URI reference without a fragment may hold `byte` (RFC 3986 §2, appendix A).
+pub(crate) fn is_reference_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte)
+}
+
 /// The path without the base path of the connector's address, if it has it: a registry that does
 /// not know what it is mounted under leaves it out.
 fn below_base<'a>(path: &'a str, back: &ReturnPath) -> Option<&'a str> {
@@ -66,7 +70,8 @@ fn below_base<'a>(path: &'a str, back: &ReturnPath) -> Option<&'a str> {
     stripped.filter(|rest| rest.starts_with('/')).or(Some(path)).filter(|path| !path.is_empty())
 }
 
-fn scheme_of(text: &str) -> Option<Scheme> {
+/// http or https, in any case.
+pub(crate) fn scheme_of(text: &str) -> Option<Scheme> {
     match text {
         _ if text.eq_ignore_ascii_case("http") => Some(Scheme::Http),
         _ if text.eq_ignore_ascii_case("https") => Some(Scheme::Https),
@@ -88,7 +93,7 @@ fn is_ours(authority: &str, scheme: Scheme, back: &ReturnPath) -> Option<bool> {
 }
 
 /// Host without brackets, and port; `None` for user information and everything else odd.
-fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => {
             host.parse::<std::net::Ipv6Addr>().ok()?;
@@ -101,11 +106,13 @@ fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
         }
     };
     let port = match port.strip_prefix(':') {
+        // Neither 0 nor a leading one: some read those as octal.
+        Some(digits) if digits.starts_with('0') => return None,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             Some(digits.parse().ok()?)
         }
-        Some(_) => return None,
-        None => None,
+        None if port.is_empty() => None,
+        _ => return None,
     };
     Some((host, port))
 }

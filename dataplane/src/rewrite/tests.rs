@@ -58,6 +58,7 @@ fn answered_by(line: &str, answer: &str, change: impl FnOnce(&mut Connector)) ->
         Ok(Reply::Relay(answer)) => {
             String::from_utf8(answer.head).unwrap().trim_end().replace("\r\n", "\n")
         }
+        Ok(Reply::Hold(held)) => format!("held: {held:?}"),
         Ok(Reply::Replace(kind)) => format!("replace: {}", kind.facts().word),
         Ok(Reply::ReplaceBody { status, retry_after }) => format!("body: {status} {retry_after:?}"),
         Err(kind) => kind.facts().word.to_owned(),
