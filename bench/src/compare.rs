@@ -19,7 +19,6 @@ mod contenders;
 mod drive;
 mod link;
 mod machine;
-mod meter;
 mod namespace;
 mod origin;
 mod peers;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 
 use super::contenders::{Contender, Ground, Running};
 use super::drive::{self, Bodies, CHUNK_BYTES, Road, Slow};
-use super::meter;
+use crate::meter;
 
 /// A case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
