@@ -48,7 +48,7 @@ pub(crate) struct Flags {
     #[arg(long, value_delimiter = ',', value_enum)]
     cases: Vec<Case>,
     /// How often; memory at most three times.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 7)]
     reps: usize,
     /// How much a case moves in each repetition, in sixteen transfers.
     #[arg(long, default_value = "1GiB", value_parser = crate::values::bytes)]

@@ -2,7 +2,7 @@
 //!
 //! The costs of one run in, the same costs with verdicts out. A bar that is a ratio is taken
 //! repetition by repetition, because two measurements a second apart share what the machine was
-//! doing; its figure is the middle one.
+//! doing; see [`ratio`].
 
 use super::cases::Case;
 use super::contenders::Contender;
