@@ -120,7 +120,8 @@ fn debian(package: &str, mut apt: impl FnMut(&[&str]) -> anyhow::Result<()>) -> 
 fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("apt-get");
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-    // With a run level of single-user mode Debian starts no service that it installs.
+    // With a run level of single-user mode Debian starts no service that is not meant for it;
+    // HAProxy's it starts all the same.
     command.env("RUNLEVEL", "1");
     run(command)
 }
