@@ -32,16 +32,16 @@ pub(crate) struct Outlet {
 
 /// A connection for `connector`: the one used last, if it is still good, or a new one.
 pub(crate) async fn open(connector: &Connector, core: &Core) -> Result<Outlet, Kind> {
-    let key = Arc::new(Key::of(connector));
     loop {
-        let idle = core.pool.borrow_mut().take(&key, Instant::now());
+        let is_of = |key: &Key| key.is_of(connector);
+        let idle = core.pool.borrow_mut().take(&connector.reference, is_of, Instant::now());
         match idle {
-            Some(transport) if transport.is_quiet() => {
+            Some((transport, key)) if transport.is_quiet() => {
                 core.counters.reuses.add(1);
                 return Ok(Outlet { transport, buffer: Buffer::default(), key, reused: true });
             }
             Some(_dead) => {}
-            None => return dial(connector, core, key).await,
+            None => return dial(connector, core, Arc::new(Key::of(connector))).await,
         }
     }
 }
