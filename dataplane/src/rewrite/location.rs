@@ -23,8 +23,7 @@ pub(super) enum Place {
 /// Where `reference` leads. `None` if it is malformed, ambiguous, or leaves the API.
 pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
     let text = str::from_utf8(reference).ok()?;
-    let inner = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte);
-    if text.is_empty() || !text.bytes().all(inner) || text.starts_with("//") {
+    if text.is_empty() || !text.bytes().all(is_inner) || text.starts_with("//") {
         return None;
     }
     let (head, query) = match text.split_once('?') {
@@ -57,6 +56,13 @@ pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
     }
     let path = for_caller(&path, query, back);
     Some(if secured { Place::Secured(path) } else { Place::Here(path) })
+}
+
+/// What may stand in a reference: visible ASCII without `"<>\^`{|}` and `#`, as ranges, because an
+/// upload's state is a thousand bytes long.
+fn is_inner(byte: u8) -> bool {
+    let punctuation = matches!(byte, b'!' | b'=' | b']' | b'_' | b'~');
+    punctuation || matches!(byte, b'$'..=b';' | b'?'..=b'[' | b'a'..=b'z')
 }
 
 /// The path without the base path of the connector's address, if it has it: a registry that does
@@ -128,7 +134,10 @@ fn stays_within(path: &str, back: &ReturnPath) -> bool {
 /// Whether no percent sign hides a dot, a slash, a percent sign or a control character. Harbor's
 /// own `%252F` may stand in a path of its API.
 fn escapes_are_plain(segment: &str) -> bool {
-    segment.split('%').skip(1).all(|part| {
+    let Some((_, escapes)) = segment.split_once('%') else {
+        return true;
+    };
+    escapes.split('%').all(|part| {
         let code = part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
         match code {
             Some(b'%') => part.get(2..4).is_some_and(|next| next.eq_ignore_ascii_case("2f")),
