@@ -159,13 +159,15 @@ impl Drop for DockerRegistry {
     }
 }
 
-struct Certificates {
-    ca: String,
-    leaf: String,
-    key: String,
+/// A registry's certificate in PEM, and the CA that signed it.
+pub(crate) struct Certificates {
+    pub(crate) ca: String,
+    pub(crate) leaf: String,
+    pub(crate) key: String,
 }
 
-fn certificates() -> Certificates {
+/// New ones, for this machine's loopback.
+pub(crate) fn certificates() -> Certificates {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
