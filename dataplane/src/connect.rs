@@ -33,10 +33,9 @@ pub(crate) struct Outlet {
 
 /// A connection for `connector`: the one used last, if it is still good, or a new one.
 pub(crate) async fn open(connector: &Connector, core: &Core) -> Result<Outlet, Kind> {
-    let key = Arc::new(Key::of(connector));
-    match idle(&key, core) {
+    match idle(connector, |key| key.is_of(connector), core) {
         Some(outlet) => Ok(outlet),
-        None => dial(connector, core, key).await,
+        None => dial(connector, core, Arc::new(Key::of(connector))).await,
     }
 }
 
@@ -57,7 +56,7 @@ pub(crate) async fn open_storage(
     core: &Core,
 ) -> Result<Outlet, Kind> {
     let key = Arc::new(Key::of_storage(connector, origin));
-    match idle(&key, core) {
+    match idle(connector, |known| *known == *key, core) {
         Some(outlet) => Ok(outlet),
         None => dial_storage(origin, connector, core, key).await,
     }
@@ -100,13 +99,14 @@ impl Reach {
     }
 }
 
-/// The connection used last under `key`, if there is one and it is still good.
-fn idle(key: &Arc<Key>, core: &Core) -> Option<Outlet> {
+/// The connection for `connector` used last under the key that is `wanted`, if it is still good.
+fn idle(connector: &Connector, wanted: impl Fn(&Key) -> bool, core: &Core) -> Option<Outlet> {
     loop {
-        let transport = core.pool.borrow_mut().take(key, Instant::now())?;
+        let now = Instant::now();
+        let idle = core.pool.borrow_mut().take(&connector.reference, &wanted, now);
+        let (transport, key) = idle?;
         if transport.is_quiet() {
             core.counters.reuses.add(1);
-            let key = Arc::clone(key);
             return Some(Outlet { transport, buffer: Buffer::default(), key, reused: true });
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
 /// Whose connection it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     reference: ConnectorRef,
     uid: Box<str>,
@@ -65,11 +65,27 @@ impl Key {
     }
 
     /// Whether a connection under this key may serve `connector` as it is now.
-    pub(crate) fn is_of(&self, connector: &Connector) -> bool {
+    pub(crate) fn may_serve(&self, connector: &Connector) -> bool {
         match self.purpose {
-            Purpose::Registry => *self == Self::of(connector),
+            Purpose::Registry => self.is_of(connector),
             Purpose::Storage => *self == Self::of_storage(connector, &self.origin),
         }
+    }
+
+    /// Whether it is the key of connections to the registry of `connector` as it is now.
+    pub(crate) fn is_of(&self, connector: &Connector) -> bool {
+        // All fields by name: one that is added must be compared too.
+        let Self { reference, uid, version, origin, trust, purpose } = self;
+        let same_version = match &connector.access {
+            Access::Credential(credential) => *version == credential.version,
+            Access::Anonymous | Access::Unready(_) => version.is_empty(),
+        };
+        same_version
+            && *purpose == Purpose::Registry
+            && *reference == connector.reference
+            && *uid == connector.uid
+            && *origin == connector.origin
+            && *trust == connector.trust.id
     }
 
     /// The connector it belongs to.
@@ -80,9 +96,16 @@ impl Key {
 
 /// Idle connections of one core, the most recently used first.
 pub(crate) struct Pool<T> {
-    idle: HashMap<Arc<Key>, Vec<(T, Instant)>>,
+    /// By name, because that is looked up without a copy of anything; under a name there is one
+    /// key, two for a moment after the connector has changed, and one for each storage.
+    idle: HashMap<ConnectorRef, Vec<Idle<T>>>,
     age_max: Duration,
     per_key_max: usize,
+}
+
+struct Idle<T> {
+    key: Arc<Key>,
+    connections: Vec<(T, Instant)>,
 }
 
 impl<T> Pool<T> {
@@ -91,17 +114,31 @@ impl<T> Pool<T> {
         Self { idle: HashMap::new(), age_max, per_key_max }
     }
 
-    /// The connection that was used last under `key`, unless it has been unused for too long.
-    pub(crate) fn take(&mut self, key: &Key, now: Instant) -> Option<T> {
-        let (connection, since) = self.idle.get_mut(key)?.pop()?;
-        (now.duration_since(since) < self.age_max).then_some(connection)
+    /// The connection that was used last under the key of `reference` that is `wanted`, unless it
+    /// has been unused for too long.
+    pub(crate) fn take(
+        &mut self,
+        reference: &ConnectorRef,
+        wanted: impl Fn(&Key) -> bool,
+        now: Instant,
+    ) -> Option<(T, Arc<Key>)> {
+        let mut keys = self.idle.get_mut(reference)?.iter_mut();
+        let Idle { key, connections } = keys.find(|idle| wanted(&idle.key))?;
+        let (connection, since) = connections.pop()?;
+        (now.duration_since(since) < self.age_max).then(|| (connection, Arc::clone(key)))
     }
 
     /// Keeps `connection` for the next request under `key`; one too many is dropped.
     pub(crate) fn put(&mut self, key: Arc<Key>, connection: T, now: Instant) {
-        let idle = self.idle.entry(key).or_default();
-        if idle.len() < self.per_key_max {
-            idle.push((connection, now));
+        let keys = match self.idle.get_mut(&key.reference) {
+            Some(keys) => keys,
+            None => self.idle.entry(key.reference.clone()).or_default(),
+        };
+        let same = |idle: &&mut Idle<T>| Arc::ptr_eq(&idle.key, &key) || idle.key == key;
+        match keys.iter_mut().find(same) {
+            Some(idle) if idle.connections.len() >= self.per_key_max => {}
+            Some(idle) => idle.connections.push((connection, now)),
+            None => keys.push(Idle { key, connections: vec![(connection, now)] }),
         }
     }
 
@@ -114,16 +151,22 @@ impl<T> Pool<T> {
         is_good: impl Fn(&T) -> bool,
     ) {
         let age_max = self.age_max;
-        self.idle.retain(|key, idle| {
-            idle.retain(|(item, since)| now.duration_since(*since) < age_max && is_good(item));
-            !idle.is_empty() && is_live(key)
+        self.idle.retain(|_, keys| {
+            keys.retain_mut(|Idle { key, connections }| {
+                let lives = is_live(key);
+                connections.retain(|(item, since)| {
+                    lives && now.duration_since(*since) < age_max && is_good(item)
+                });
+                !connections.is_empty()
+            });
+            !keys.is_empty()
         });
     }
 
     /// How many connections are idle.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.idle.values().map(Vec::len).sum()
+        self.idle.values().flatten().map(|idle| idle.connections.len()).sum()
     }
 }
 
@@ -139,16 +182,20 @@ mod tests {
         Arc::new(Key { reference, uid, version, origin, trust: 1, purpose: Purpose::Registry })
     }
 
+    fn take<T>(pool: &mut Pool<T>, key: &Key, now: Instant) -> Option<T> {
+        pool.take(&key.reference, |known| known == key, now).map(|(connection, _)| connection)
+    }
+
     #[test]
     fn the_last_used_connection_is_used_first_and_no_other_versions() {
         let now = Instant::now();
         let mut pool = Pool::new(Duration::from_secs(30), 8);
         pool.put(key("1"), "older", now);
         pool.put(key("1"), "newer", now);
-        assert_eq!(pool.take(&key("2"), now), None, "another Secret version has its own");
-        assert_eq!(pool.take(&key("1"), now), Some("newer"));
-        assert_eq!(pool.take(&key("1"), now), Some("older"));
-        assert_eq!(pool.take(&key("1"), now), None);
+        assert_eq!(take(&mut pool, &key("2"), now), None, "another Secret version has its own");
+        assert_eq!(take(&mut pool, &key("1"), now), Some("newer"));
+        assert_eq!(take(&mut pool, &key("1"), now), Some("older"));
+        assert_eq!(take(&mut pool, &key("1"), now), None);
     }
 
     #[test]
@@ -157,10 +204,10 @@ mod tests {
         let registry = Key::of(&connector);
         let storage = Key::of_storage(&connector, &connector.origin);
         assert_ne!(registry, storage, "even where both are at one address");
-        assert!(registry.is_of(&connector) && storage.is_of(&connector));
+        assert!(registry.may_serve(&connector) && storage.may_serve(&connector));
         let host = RedirectHost { host: "minio".into(), port: None };
         connector.redirects.hosts.push(host);
-        assert!(registry.is_of(&connector) && !storage.is_of(&connector));
+        assert!(registry.may_serve(&connector) && !storage.may_serve(&connector));
     }
 
     #[test]
@@ -171,7 +218,7 @@ mod tests {
             pool.put(key("1"), connection, start);
         }
         assert_eq!(pool.len(), 2, "one too many");
-        assert_eq!(pool.take(&key("1"), start + Duration::from_secs(30)), None, "too old");
+        assert_eq!(take(&mut pool, &key("1"), start + Duration::from_secs(30)), None, "too old");
         pool.put(key("2"), 9, start + Duration::from_secs(20));
         pool.expire(start + Duration::from_secs(31), |_| true, |_| true);
         assert_eq!(pool.len(), 1, "the old ones are gone");

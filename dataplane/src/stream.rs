@@ -15,14 +15,14 @@ use zeroize::Zeroizing;
 
 use crate::accept::Inbound;
 use crate::body::{self, Framing};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, FIRST_BYTES};
 use crate::connect::Outlet;
 use crate::error::Kind;
 use crate::io::within;
 use crate::limits::Limits;
 use crate::parse::{self, Method, ResponseHead};
 use crate::rewrite::Outbound;
-use crate::transport::Transport;
+use crate::transport::{Transport, UNBOUNDED};
 use crate::worker::Core;
 
 mod passage;
@@ -233,6 +233,10 @@ async fn read_answer(
     limits: &Limits,
 ) -> Result<Answered, Unanswered> {
     let Outlet { transport, buffer, .. } = outlet;
+    // Whoever gives up waiting gives the connection up.
+    if buffer.is_empty() && !matches!(transport.fill(buffer, FIRST_BYTES).await, Ok(1..)) {
+        return Err(Unanswered::Closed);
+    }
     Reading { transport, buffer }.answer(method, limits).await
 }
 
@@ -283,7 +287,5 @@ impl Reading<'_> {
 
 /// How long a body that nobody is to see may take.
 const SWALLOW_WAIT: Duration = Duration::from_millis(50);
-/// Longer than any bound: the deadline is elsewhere.
-const UNBOUNDED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long we listen to a registry that has stopped listening to us.
 const LAST_WORD_WAIT: Duration = Duration::from_secs(2);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::ClientConnection;
 
+use crate::buffer::Buffer;
 use crate::io::Socket;
 
 mod tls_session;
@@ -53,6 +54,30 @@ impl Transport {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => {
                     self.socket().fairly().await;
+                    return done;
+                }
+            }
+        }
+    }
+
+    /// Waits without end for what comes next and reads it into the empty `buffer`, whose memory is
+    /// `bytes` if it has none. 0 is the end.
+    ///
+    /// Cheaper than [`Transport::read`], but whoever gives it up must give the connection up.
+    pub(crate) async fn fill(&mut self, buffer: &mut Buffer, bytes: usize) -> io::Result<usize> {
+        let Self::Plain(socket) = self else {
+            let count = self.read(buffer.spare(), UNBOUNDED).await?;
+            buffer.note_read(count);
+            return Ok(count);
+        };
+        loop {
+            let (received, bytes) = socket.receive(buffer.lend(bytes)).await;
+            let count = received.as_ref().copied().unwrap_or_default();
+            buffer.put_back(bytes, count);
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => {
+                    socket.fairly().await;
                     return done;
                 }
             }
@@ -126,3 +151,6 @@ impl Transport {
         }
     }
 }
+
+/// Longer than any bound: the deadline is elsewhere.
+pub(crate) const UNBOUNDED: Duration = Duration::from_secs(7 * 24 * 3600);

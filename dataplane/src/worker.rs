@@ -15,9 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use futures_channel::oneshot;
 use futures_util::FutureExt;
-use futures_util::future::Shared;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -198,8 +196,7 @@ pub(crate) struct Core {
     /// See [`Settings::loopback_allowed`].
     pub(crate) loopback_allowed: bool,
     snapshots: RefCell<Reader>,
-    drain: RefCell<Option<oneshot::Sender<()>>>,
-    drained: Shared<oneshot::Receiver<()>>,
+    draining: Cell<bool>,
     requests: Cell<u64>,
     request_prefix: u64,
 }
@@ -212,12 +209,7 @@ impl Core {
 
     /// Whether connections are to end with the exchange they are in.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.borrow().is_none()
-    }
-
-    /// Ready once the core drains.
-    pub(crate) fn drained(&self) -> Shared<oneshot::Receiver<()>> {
-        self.drained.clone()
+        self.draining.get()
     }
 
     /// An id for the next request, unlike any other's.
@@ -239,10 +231,8 @@ impl Core {
             }
             Mail::Addresses(number, found) => self.names.deliver(number, found, Instant::now()),
             Mail::Drain => {
-                if let Some(drain) = self.drain.borrow_mut().take() {
-                    // Nobody waits where no connection idles.
-                    let _ = drain.send(());
-                }
+                self.draining.set(true);
+                core_io::wake_all();
             }
         }
     }
@@ -253,7 +243,7 @@ impl Core {
         let mut snapshots = self.snapshots.borrow_mut();
         let snapshot = snapshots.current();
         let is_live =
-            |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| key.is_of(now));
+            |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| key.may_serve(now));
         // A connection that its registry has closed would otherwise be kept half open until then.
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
@@ -325,7 +315,6 @@ impl Seed {
         let postbox = self.postboxes.get(self.index).ok_or_else(missing)?.clone();
         let mut prefix = [0; 8];
         SystemRandom::new().fill(&mut prefix).map_err(|_| io::Error::other("no randomness"))?;
-        let (drain, drained) = oneshot::channel();
         let Limits { idle_registry_wait, idle_registry_max, .. } = *self.limits;
         Ok(Core {
             index: self.index,
@@ -337,8 +326,7 @@ impl Seed {
             cluster_domain: self.cluster_domain,
             loopback_allowed: self.loopback_allowed,
             snapshots: RefCell::new(self.snapshots),
-            drain: RefCell::new(Some(drain)),
-            drained: drained.shared(),
+            draining: Cell::new(false),
             requests: Cell::new(0),
             request_prefix: u64::from_ne_bytes(prefix),
             limits: self.limits,
@@ -376,6 +364,8 @@ const TICK: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
+    use futures_channel::oneshot;
+
     use super::*;
     use crate::balance::Place;
     use crate::buffer::Buffer;

@@ -58,9 +58,12 @@ pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
     Some(if secured { Place::Secured(path) } else { Place::Here(path) })
 }
 
-/// Whether a URI reference without a fragment may hold `byte` (RFC 3986 §2, appendix A).
+/// Whether a URI reference without a fragment may hold `byte` (RFC 3986 §2, appendix A): visible
+/// ASCII without `"<>\^`{|}` and `#`, as ranges, because an upload's state is a thousand bytes
+/// long.
 pub(crate) fn is_reference_byte(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte)
+    let punctuation = matches!(byte, b'!' | b'=' | b']' | b'_' | b'~');
+    punctuation || matches!(byte, b'$'..=b';' | b'?'..=b'[' | b'a'..=b'z')
 }
 
 /// The path without the base path of the connector's address, if it has it: a registry that does
@@ -135,7 +138,10 @@ fn stays_within(path: &str, back: &ReturnPath) -> bool {
 /// Whether no percent sign hides a dot, a slash, a percent sign or a control character. Harbor's
 /// own `%252F` may stand in a path of its API.
 fn escapes_are_plain(segment: &str) -> bool {
-    segment.split('%').skip(1).all(|part| {
+    let Some((_, escapes)) = segment.split_once('%') else {
+        return true;
+    };
+    escapes.split('%').all(|part| {
         let code = part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
         match code {
             Some(b'%') => part.get(2..4).is_some_and(|next| next.eq_ignore_ascii_case("2f")),
