@@ -1,8 +1,8 @@
 //! START HERE: one request and its response, seen through the stages in their order.
 //!
 //! `accept` (a head is read and parsed) → `authorise` → `route` → `rewrite` → `connect` → `stream`
-//! → `account`. Only this file, its second half `response` and its detour `follow` call stages; none
-//! of them calls another. What goes wrong before the response has begun becomes a refusal;
+//! → `account`. Only this file, its second half `response` and its detour `follow` call stages;
+//! none of them calls another. What goes wrong before the response has begun becomes a refusal;
 //! afterwards the connection is cut, so that a broken body is never taken for a whole one.
 
 use std::cell::Cell;
