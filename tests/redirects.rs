@@ -270,8 +270,7 @@ fn addresses_that_are_private_or_nobodys_are_not_dialled_unless_they_are_listed(
         *to.lock().unwrap() = format!("https://{host}:{port}/secret-path?{SIGNED}");
         for proxy in [&proxy, &secure] {
             let reply = proxy.get(&blob());
-            let shown = host.replace("[::ffff:127.0.0.1]", "[::ffff:127.0.0.1]");
-            assert_refused(&reply, &["redirectHosts", &shown], host);
+            assert_refused(&reply, &["redirectHosts", host], host);
         }
     }
     for odd in ["0x7f.1", "2130706433", "127.1", "0177.0.0.1", "127.0.0.1@evil.example"] {

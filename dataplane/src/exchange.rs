@@ -2,8 +2,8 @@
 //!
 //! `accept` (a head is read and parsed) → `authorise` → `route` → `rewrite` → `connect` → `stream`
 //! → `account`. Only this file, its second half `response` and its detour `follow` call stages;
-//! none of them calls another. What goes wrong before the response has begun becomes a refusal; afterwards the
-//! connection is cut, so that a broken body is never taken for a whole one.
+//! none of them calls another. What goes wrong before the response has begun becomes a refusal;
+//! afterwards the connection is cut, so that a broken body is never taken for a whole one.
 
 use std::cell::Cell;
 use std::io::IoSlice;

@@ -3,7 +3,7 @@
 //! [`Routed`] in, [`Outbound`] out; [`ResponseHead`] in, [`Reply`] out; no I/O. Here the caller's
 //! token leaves the request and the connector's credential enters it. Bodies are looked at
 //! only where they are errors or accounts, which may show a secret. Everything that need not change
-//! stays byte for byte what it was (`Accept` lists, ranges, upload states that the registry signed).
+//! stays byte for byte what it was (`Accept` lists, ranges, upload states that a registry signed).
 
 mod answer;
 mod echo;
