@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::push::{forms, push_with_each_client, upload_blob};
 use crate::support::caller::request;
-use crate::support::harbor::{Account, Authorization, Right, Settings, Visibility};
+use crate::support::harbor::{Account, Authorization, Right, Seen, Settings, Visibility};
 use crate::support::image::Layout;
 use crate::support::manifests::{NEXT_PASSWORD, connector, encoded_secret, secret};
 use crate::support::programs::{Job, lacking};
@@ -30,9 +30,14 @@ fn directly(harbor: &Harbor, method: &str, target: &str) -> Answer {
     Caller::connect(harbor.address()).ask(&request)
 }
 
-/// Which of the robot's passwords came with each request, in order.
+/// What callers asked for: the proxy may look by itself whether a credential is good.
+fn asked(harbor: &Harbor) -> Vec<Seen> {
+    harbor.requests().into_iter().filter(|seen| seen.target != "/v2/").collect()
+}
+
+/// Which of the robot's passwords came with each request of a caller, in order.
 fn passwords_seen(harbor: &Harbor) -> Vec<Option<usize>> {
-    let seen = harbor.requests().into_iter();
+    let seen = asked(harbor).into_iter();
     seen.map(|seen| match seen.authorization {
         Authorization::Basic { password, .. } => password,
         other => panic!("{other:?} from the proxy"),
@@ -103,7 +108,7 @@ fn robots_of_every_spelling_log_in() {
             // The repository is empty, and Harbor says so only to those who may read it.
             assert_eq!(answer.status, 404, "{name}: {answer}");
         }
-        assert_eq!(harbor.logins(), [name, name]);
+        assert!(harbor.logins().iter().all(|login| login == name), "{:?}", harbor.logins());
     }
 }
 
@@ -129,7 +134,7 @@ fn an_absolute_upload_address_leads_back_through_the_proxy_with_its_state_untouc
 
             let sent = at_host("PATCH", &location);
             assert_eq!(sent.status, 202, "{sent}");
-            let arrived = harbor.requests().pop().expect("a request").target;
+            let arrived = asked(&harbor).pop().expect("a request").target;
             assert_eq!(arrived.split_once('?').map(|(_, query)| query), Some(query));
         }
     }
@@ -200,10 +205,10 @@ fn a_mount_that_harbor_refuses_is_an_ordinary_upload_and_the_push_goes_on() {
         // Harbor has 400 for a source without a project: such a mount is not even tried.
         (format!("{ours}app"), vec![202]),
     ] {
-        let before = harbor.requests().len();
+        let before = asked(&harbor).len();
         let target = format!("{PREFIX}/team/app/blobs/uploads/?mount={digest}&from={from}");
         let answer = proxy.ask(&request("POST", &target, "Content-Length: 0\r\n"));
-        let seen: Vec<_> = harbor.requests()[before..].iter().map(|seen| seen.status).collect();
+        let seen: Vec<_> = asked(&harbor)[before..].iter().map(|seen| seen.status).collect();
         assert_eq!(seen, statuses, "{from}");
         assert_eq!(Some(&answer.status), statuses.last(), "{from}: {answer}");
         if answer.status == 201 {
@@ -309,10 +314,10 @@ fn what_harbor_forbids_is_passed_on_in_its_own_words() {
         switches.proxy_caches.clear();
         switches.too_many = Some(17);
     });
-    let before = harbor.requests().len();
+    let before = asked(&harbor).len();
     let answer = same(429, "TOO_MANY_REQUEST");
     assert_eq!(answer.field("retry-after"), Some("17"));
-    assert_eq!(harbor.requests().len(), before + 2, "one of them ours, and not repeated");
+    assert_eq!(asked(&harbor).len(), before + 2, "one of them ours, and not repeated");
     harbor.switch(|switches| {
         switches.too_many = None;
         switches.immutable = vec!["team/app:v1".to_owned()];
@@ -384,7 +389,7 @@ fn a_right_that_harbor_does_not_give_is_the_connectors_fault_and_not_the_callers
         assert!(answer.text().contains("ci/harbor"), "{answer}");
         assert!(!answer.has("www-authenticate"), "{answer}");
     }
-    assert!(harbor.requests().iter().all(|seen| seen.status == 401));
+    assert!(asked(&harbor).iter().all(|seen| seen.status == 401));
 }
 
 #[test]
@@ -425,7 +430,7 @@ fn the_password_may_change_between_the_post_the_patch_and_the_put_of_one_upload(
             let answer = proxy.get(&format!("{PREFIX}/team/app/tags/list"));
             (answer.status == 404).then_some(())
         });
-        harbor.requests().len()
+        asked(&harbor).len()
     };
     let opened = format!("{PREFIX}/team/app/blobs/uploads/");
     let opened = caller.ask(&request("POST", &opened, "Content-Length: 0\r\n"));
