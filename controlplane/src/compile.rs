@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use dataplane::vocabulary::{
-    Access, ApiPolicy, Connector, ConnectorRef, Origin, Trust, is_dns_label,
+    Access, ApiPolicy, Connector, ConnectorRef, Origin, TokenHost, Trust, is_dns_label,
 };
 use serde_json::Value;
 
@@ -55,6 +55,7 @@ pub fn compile(objects: &Objects, system: &Arc<Trust>) -> Compiled {
     }
     for found in kept(&objects.classes) {
         let causes = unknown_fields(found).into_iter().chain(class_api(found).err());
+        let causes = causes.chain(class_token_hosts(found).err());
         problems.extend(causes.map(|cause| Problem::at(found, cause)));
     }
     let known = connectors.iter().map(|connector| connector.reference.clone());
@@ -94,7 +95,8 @@ impl Scope<'_> {
             access = unready(cause, causes);
             Arc::clone(self.system)
         });
-        let api = connector_api(spec, class, causes);
+        let api = class.map(class_api).and_then(Result::ok).unwrap_or_default();
+        let api = connector_api(spec, api, causes);
         Ok(Connector {
             reference: ConnectorRef::new(namespace, name),
             uid: uid(found),
@@ -104,17 +106,18 @@ impl Scope<'_> {
             access,
             trust,
             api,
+            token_hosts: token_hosts(spec, class, causes),
         })
     }
 
-    /// What the connector's class says about the API; without a class of the name `harbor` in the
-    /// source, the built-in one holds.
-    fn class(&self, name: Option<&str>) -> Result<ApiPolicy, Cause> {
+    /// The connector's class; without a class of the name `harbor` in the source, the built-in one
+    /// holds.
+    fn class(&self, name: Option<&str>) -> Result<Option<&Found<crd::ConnectorClass>>, Cause> {
         let name = name.ok_or(Cause::ClassMissing)?;
         let named = Named { kind: "ConnectorClass", namespace: "".into(), name: name.into() };
         match (self.classes.get(&named), name) {
-            (Some(class), HARBOR) => Ok(class_api(class).unwrap_or_default()),
-            (None, HARBOR) => Ok(ApiPolicy::default()),
+            (Some(class), HARBOR) => Ok(Some(class)),
+            (None, HARBOR) => Ok(None),
             (Some(_), _) => Err(Cause::ClassForeign(name.to_owned())),
             (None, _) => Err(Cause::ClassNotFound(name.to_owned())),
         }
@@ -217,7 +220,7 @@ fn connector_api(
                     causes.push(cause);
                 }
             }
-        } else {
+        } else if parameter.name != TOKEN_HOSTS {
             causes.push(Cause::ParameterUnknown(parameter.name.clone()));
         }
     }
@@ -237,6 +240,39 @@ fn api_policy(value: &Value) -> Result<ApiPolicy, Cause> {
         Some("full") => Ok(ApiPolicy::Full),
         _ => Err(Cause::Api(value.to_string())),
     }
+}
+
+/// The hosts that may be a token service: the connector's parameter, else its class's.
+fn token_hosts(
+    spec: &crd::ConnectorSpec,
+    class: Option<&Found<crd::ConnectorClass>>,
+    causes: &mut Vec<Cause>,
+) -> Vec<TokenHost> {
+    let own = spec.params.iter().find(|parameter| parameter.name == TOKEN_HOSTS);
+    match own.map(|parameter| token_hosts_in(&parameter.value)) {
+        Some(Ok(hosts)) => hosts,
+        Some(Err(cause)) => {
+            causes.push(cause);
+            Vec::new()
+        }
+        None => class.map(class_token_hosts).and_then(Result::ok).unwrap_or_default(),
+    }
+}
+
+/// The hosts that a class names by the default of its parameter `tokenHosts`.
+fn class_token_hosts(class: &Found<crd::ConnectorClass>) -> Result<Vec<TokenHost>, Cause> {
+    let rule = class.object.spec.params.iter().find(|rule| rule.name == TOKEN_HOSTS);
+    rule.and_then(|rule| rule.default.as_ref()).map_or(Ok(Vec::new()), token_hosts_in)
+}
+
+fn token_hosts_in(value: &Value) -> Result<Vec<TokenHost>, Cause> {
+    let refused = || Cause::TokenHosts(value.to_string());
+    let texts = value.as_str().ok_or_else(refused)?.split(',').map(str::trim);
+    let hosts = texts.filter(|text| !text.is_empty()).map(|text| {
+        let (host, port) = address::host_and_number(text).map_err(|_| refused())?;
+        Ok(TokenHost { host: host.into(), port })
+    });
+    hosts.collect()
 }
 
 fn unknown_fields<T>(found: &Found<T>) -> Vec<Cause> {
@@ -274,6 +310,9 @@ fn repeated<T>(list: &[Found<T>], problems: &mut Vec<Problem>) {
             .extend(first.map(|first| Problem::at(found, Cause::Duplicate(first.place.clone()))));
     }
 }
+
+/// The parameter that names token services on hosts of their own.
+const TOKEN_HOSTS: &str = "tokenHosts";
 
 /// The one class served.
 const HARBOR: &str = "harbor";

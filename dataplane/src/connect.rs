@@ -30,9 +30,13 @@ pub(crate) struct Outlet {
     pub(crate) reused: bool,
 }
 
-/// A connection for `connector`: the one used last, if it is still good, or a new one.
-pub(crate) async fn open(connector: &Connector, core: &Core) -> Result<Outlet, Kind> {
-    let key = Arc::new(Key::of(connector));
+/// A connection for `connector`, whose key is `key`: the one used last, if it is still good, or a
+/// new one.
+pub(crate) async fn open(
+    connector: &Connector,
+    key: Arc<Key>,
+    core: &Core,
+) -> Result<Outlet, Kind> {
     loop {
         let idle = core.pool.borrow_mut().take(&key, Instant::now());
         match idle {
@@ -41,7 +45,7 @@ pub(crate) async fn open(connector: &Connector, core: &Core) -> Result<Outlet, K
                 return Ok(Outlet { transport, buffer: Buffer::default(), key, reused: true });
             }
             Some(_dead) => {}
-            None => return dial(connector, core, key).await,
+            None => return dial(connector, key, core).await,
         }
     }
 }
@@ -49,8 +53,8 @@ pub(crate) async fn open(connector: &Connector, core: &Core) -> Result<Outlet, K
 /// A new connection for `connector`.
 pub(crate) async fn dial(
     connector: &Connector,
-    core: &Core,
     key: Arc<Key>,
+    core: &Core,
 ) -> Result<Outlet, Kind> {
     let dialled = within(core.limits.connect_total_wait, async {
         let origin = &connector.origin;

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
-/// Whose connection it is.
+/// Whose connection it is, and whose login: a connector as its registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub struct Key {
     reference: ConnectorRef,
     uid: Box<str>,
     version: Box<str>,
@@ -22,7 +22,7 @@ pub(crate) struct Key {
 
 impl Key {
     /// The key of connections that serve `connector` as it is now.
-    pub(crate) fn of(connector: &Connector) -> Self {
+    pub fn of(connector: &Connector) -> Self {
         let version = match &connector.access {
             Access::Credential(credential) => credential.version.clone(),
             Access::Anonymous | Access::Unready(_) => Box::default(),
@@ -37,7 +37,7 @@ impl Key {
     }
 
     /// The connector it belongs to.
-    pub(crate) fn reference(&self) -> &ConnectorRef {
+    pub fn reference(&self) -> &ConnectorRef {
         &self.reference
     }
 }

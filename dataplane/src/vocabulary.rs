@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::error::Kind;
+
 /// Which connector: a namespace and a name, both already checked to be DNS names.
 ///
 /// Kept as one text `namespace/name`, because that is how it is hashed, compared and logged.
@@ -229,6 +231,47 @@ pub struct Connector {
     pub trust: Arc<Trust>,
     /// What of Harbor's own API passes.
     pub api: ApiPolicy,
+    /// Hosts beyond its own that its registry may name as a token service (parameter `tokenHosts`).
+    pub token_hosts: Vec<TokenHost>,
+}
+
+/// A host that may be a registry's token service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenHost {
+    /// As in [`Origin::host`].
+    pub host: Box<str>,
+    /// The port; any, where none is named.
+    pub port: Option<u16>,
+}
+
+/// How an account stands with its registry: what a request is to show, or why it need not try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The registry takes the credential itself.
+    Basic,
+    /// The registry asks for nothing, or there is nothing to give it.
+    Open,
+    /// The registry wants tokens of its token service.
+    Bearer,
+    /// The registry refused the credential; it is not shown again for a while.
+    Refused,
+    /// The registry refused the credential once, and a probe is to tell: requests wait.
+    Suspect,
+    /// The registry cannot be spoken to, or not be trusted with the credential.
+    Unavailable(Kind),
+    /// The connector has changed meanwhile: this account is no more.
+    Gone,
+}
+
+/// A token that a registry's token service gave a connector. No caller ever sees it.
+#[derive(Debug)]
+pub struct RegistryToken {
+    /// The whole field value, `Bearer …` (RFC 6750 §2.1).
+    pub authorization: Secret,
+    /// What it was asked for: scopes with a space between them.
+    pub scopes: Box<str>,
+    /// Tells it from every other token of this process.
+    pub serial: u64,
 }
 
 /// Who sent a request, as the cluster (or the manifests) knows them.

@@ -66,6 +66,12 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
     Ok((Origin { scheme, host: host.into(), port }, base_path(path)?))
 }
 
+/// A host in its one form, and its port if there is one, of a text `host` or `host:port`.
+pub fn host_and_number(text: &str) -> Result<(String, Option<u16>), Refusal> {
+    let (host, port) = host_and_port(text)?;
+    Ok((host, port.map(number).transpose()?))
+}
+
 /// What of an address may be shown in a message: nothing, if a user, password or query may be in
 /// it.
 pub(super) fn shown(address: &str) -> &str {

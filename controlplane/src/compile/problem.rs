@@ -71,6 +71,9 @@ pub enum Cause {
     /// A value of the parameter `api`.
     #[error("the parameter api is {0}: write off, read or full")]
     Api(String),
+    /// A value of the parameter `tokenHosts`.
+    #[error("the parameter tokenHosts is {0}: write host names with commas between them, such as auth.example.com:8443")]
+    TokenHosts(String),
     /// An auth type that the class does not have.
     #[error("spec.auth.name {0:?} is not an auth type of the class: write basicAuth")]
     AuthName(String),
