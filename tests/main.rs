@@ -9,6 +9,8 @@ mod naming;
 mod pull;
 mod push;
 mod deny;
+mod harbor;
+mod login;
 mod rewriting;
 mod reload;
 mod drain;

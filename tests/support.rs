@@ -6,11 +6,13 @@
 pub(crate) mod caller;
 pub(crate) mod docker_registry;
 pub(crate) mod fake_registry;
+pub(crate) mod harbor;
 pub(crate) mod image;
 pub(crate) mod leak;
 pub(crate) mod manifests;
 pub(crate) mod programs;
 pub(crate) mod proxy;
+pub(crate) mod token_service;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 pub(crate) use caller::{Answer, Broken, Caller};
 pub(crate) use docker_registry::DockerRegistry;
 pub(crate) use fake_registry::{FakeRegistry, Visit, answer};
+pub(crate) use harbor::Harbor;
 pub(crate) use manifests::{Manifests, PASSWORD, STRANGER_TOKEN, TOKEN, USER};
 pub(crate) use proxy::Proxy;
 
