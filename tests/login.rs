@@ -85,7 +85,8 @@ fn a_token_that_was_revoked_is_replaced_and_the_caller_never_knows() {
     });
     let text = anonymous_connector("ci", "harbor", &registry.url());
     let manifests = Manifests::for_registry(&registry.url()).with("connector.yaml", &text);
-    let proxy = Proxy::start(&manifests, &[]);
+    // One core, or each would find out for itself.
+    let proxy = Proxy::start(&manifests, &["--cores", "1"]);
     let target = format!("{PREFIX}/team/app/manifests/v1");
     assert_eq!(proxy.get(&target).status, 200);
     assert_eq!(proxy.get(&target).status, 200);

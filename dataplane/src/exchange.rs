@@ -153,7 +153,7 @@ async fn prepare(
             Mount::Drop => None,
         };
         let presented = login::present(routed, &key, source.as_deref(), core).await;
-        let Some(presented) = presented.map_err(at(Stage::Login))? else {
+        let Some(presented) = presented.map_err(unpresented)? else {
             core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))?;
             continue;
         };
@@ -171,6 +171,19 @@ async fn prepare(
         }
     }
     Err(Error::new(Stage::Login, Kind::LoginUnsettled))
+}
+
+/// A failure to learn what to show. A registry that could not be reached for it is as far away as
+/// it would be for the request itself.
+fn unpresented(kind: Kind) -> Error {
+    let away = matches!(
+        kind,
+        Kind::RegistryUnresolved
+            | Kind::RegistryForbidden
+            | Kind::RegistryUnreachable
+            | Kind::RegistryUntrusted
+    );
+    Error::new(if away { Stage::Connect } else { Stage::Login }, kind)
 }
 
 /// Asks, and asks again where that is sound: without the mount that the registry refuses, and once
