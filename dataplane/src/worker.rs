@@ -267,7 +267,7 @@ impl Core {
         let is_live =
             |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| Key::of(now) == *key);
         // A connection that its registry has closed would otherwise be kept half open until then.
-        self.pool.borrow_mut().expire(now, &is_live, Transport::is_quiet);
+        self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
         self.verdicts.expire(&self.limits);
         self.logins.expire(is_live, &self.limits);
