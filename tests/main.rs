@@ -11,6 +11,7 @@ mod push;
 mod docker;
 mod deny;
 mod harbor;
+mod login;
 mod rewriting;
 mod redirects;
 mod revealing;

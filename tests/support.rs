@@ -15,6 +15,7 @@ pub(crate) mod manifests;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod tls_storage;
+pub(crate) mod token_service;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -94,7 +94,7 @@ impl Scope<'_> {
             access = unready(cause, causes);
             Arc::clone(self.system)
         });
-        let Parameters { api, redirects } = class.of_connector(spec, causes);
+        let Parameters { api, redirects, token_hosts } = class.of_connector(spec, causes);
         Ok(Connector {
             reference: ConnectorRef::new(namespace, name),
             uid: uid(found),
@@ -105,6 +105,7 @@ impl Scope<'_> {
             trust,
             api,
             redirects,
+            token_hosts,
         })
     }
 

@@ -273,6 +273,10 @@ impl ProxyFlags {
             // About 300 bytes each: 3 MB a core.
             verdicts_max: 10_000,
             verdict_wait: Duration::from_secs(5),
+            // A first probe over a slow way, or a suspicion's pause and its probe.
+            login_wait: Duration::from_secs(15),
+            // Up to 8 KiB each, a thousand images at one time.
+            registry_tokens_max: 1000,
             body_buffer_bytes: 256 << 10,
             // Below it the calls cost more than the copy.
             splice_bytes_min: 64 << 10,

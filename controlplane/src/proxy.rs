@@ -21,6 +21,8 @@ use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
 use crate::bridge;
 use crate::config::ProxyFlags;
+use crate::login::Desk;
+use crate::registry::Dialer;
 use crate::source::file::{self, Folder, Seen};
 use crate::source::manifest::Unreadable;
 use crate::telemetry::Telemetry;
@@ -64,6 +66,11 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
     let admin = listen(flags.admin)?;
     let (questions, asked) = bridge::channel();
     bridge::answer(asked, publication.table())?;
+    let runtime = control_runtime()?;
+    let dialer = Dialer::new(flags.bounds.connect_seconds, LOOPBACK_ALLOWED);
+    let desk = Desk::open(runtime.handle(), publication.snapshots(), dialer);
+    let (login_questions, logins_asked) = bridge::login_channel();
+    bridge::answer_logins(logins_asked, Arc::clone(&desk))?;
     let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
     let admin_address = admin.local_addr()?;
     let dataplane = Dataplane::start(Settings {
@@ -73,8 +80,9 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         limits: flags.limits(files_max, process::pipes_max()),
         snapshots: publication.snapshots(),
         questions,
+        login_questions,
         cluster_domain: flags.cluster_domain.as_str().into(),
-        loopback_allowed: true,
+        loopback_allowed: LOOPBACK_ALLOWED,
     })
     .map_err(Error::Dataplane)?;
     let connectors = publication.snapshots().current().len();
@@ -85,9 +93,9 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         status: Arc::clone(&status),
         counters: dataplane.counters(),
         driver: dataplane.driver(),
+        logins: desk.numbers(),
         dropped: Some(telemetry.dropped()),
     });
-    let runtime = control_runtime()?;
     let clean = runtime.block_on(async {
         tokio::spawn(admin::serve(admin::adopt(admin)?, Arc::new(metrics)));
         let mut signals = drain::Signals::listen()?;
@@ -150,6 +158,9 @@ fn announce(serving: &Announcement) {
     }
     tracing::info!(?listen, %admin, io, cores, connectors, "serving");
 }
+
+/// Whoever owns the folder owns the machine.
+const LOOPBACK_ALLOWED: bool = true;
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     process::listen(address).map_err(|cause| Error::Listen(address, cause))

@@ -31,19 +31,24 @@ pub(crate) struct Outlet {
     pub(crate) reused: bool,
 }
 
-/// A connection for `connector`: the one used last, if it is still good, or a new one.
-pub(crate) async fn open(connector: &Connector, core: &Core) -> Result<Outlet, Kind> {
-    match idle(connector, |key| key.is_of(connector), core) {
+/// A connection for `connector`, whose key is `key`: the one used last, if it is still good, or a
+/// new one.
+pub(crate) async fn open(
+    connector: &Connector,
+    key: Arc<Key>,
+    core: &Core,
+) -> Result<Outlet, Kind> {
+    match idle(&key, core) {
         Some(outlet) => Ok(outlet),
-        None => dial(connector, core, Arc::new(Key::of(connector))).await,
+        None => dial(connector, key, core).await,
     }
 }
 
 /// A new connection for `connector`.
 pub(crate) async fn dial(
     connector: &Connector,
-    core: &Core,
     key: Arc<Key>,
+    core: &Core,
 ) -> Result<Outlet, Kind> {
     dial_at(&connector.origin, connector, Reach::Registry, core, key).await
 }
@@ -56,7 +61,7 @@ pub(crate) async fn open_storage(
     core: &Core,
 ) -> Result<Outlet, Kind> {
     let key = Arc::new(Key::of_storage(connector, origin));
-    match idle(connector, |known| *known == *key, core) {
+    match idle(&key, core) {
         Some(outlet) => Ok(outlet),
         None => dial_storage(origin, connector, core, key).await,
     }
@@ -99,14 +104,13 @@ impl Reach {
     }
 }
 
-/// The connection for `connector` used last under the key that is `wanted`, if it is still good.
-fn idle(connector: &Connector, wanted: impl Fn(&Key) -> bool, core: &Core) -> Option<Outlet> {
+/// The connection used last under `key`, if there is one and it is still good.
+fn idle(key: &Arc<Key>, core: &Core) -> Option<Outlet> {
     loop {
-        let now = Instant::now();
-        let idle = core.pool.borrow_mut().take(&connector.reference, &wanted, now);
-        let (transport, key) = idle?;
+        let transport = core.pool.borrow_mut().take(key, Instant::now())?;
         if transport.is_quiet() {
             core.counters.reuses.add(1);
+            let key = Arc::clone(key);
             return Some(Outlet { transport, buffer: Buffer::default(), key, reused: true });
         }
     }

@@ -180,6 +180,12 @@ pub struct Counters {
     pub questions: Counter,
     /// Verdicts answered from memory.
     pub verdicts_remembered: Counter,
+    /// Requests answered without asking the registry, because it refuses the credential just now.
+    pub logins_refused: Counter,
+    /// Requests asked again with another token or credential, after the registry's 401.
+    pub logins_repeated: Counter,
+    /// Questions about logins asked of the control plane.
+    pub login_questions: Counter,
     /// Connection tasks that panicked.
     pub panics: Counter,
     /// From a request's first byte to its end.

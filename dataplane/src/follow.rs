@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::fuzzing::{connector, limits};
     use crate::parse;
-    use crate::vocabulary::{ConnectorRef, RedirectHost};
+    use crate::vocabulary::{ConnectorRef, ListedHost};
 
     fn origin(scheme: Scheme, host: &str) -> Origin {
         Origin { scheme, host: host.into(), port: scheme.default_port() }
@@ -229,7 +229,7 @@ mod tests {
     fn tls_is_never_given_up_on_the_way_and_http_goes_only_to_listed_hosts() {
         let mut connector = connector(ConnectorRef::new("ci", "harbor"));
         connector.origin = origin(Scheme::Http, "harbor");
-        connector.redirects.hosts.push(RedirectHost { host: "minio".into(), port: None });
+        connector.redirects.hosts.push(ListedHost { host: "minio".into(), port: None });
         for (from, to, good) in [
             ((Scheme::Https, "a"), (Scheme::Https, "b"), true),
             ((Scheme::Http, "harbor"), (Scheme::Https, "b"), true),

@@ -9,8 +9,10 @@ use std::time::Duration;
 use crate::body::{self, Decoder, Framing, Step};
 use crate::follow::Place;
 use crate::limits::Limits;
+use crate::login::Presented;
 use crate::parse::{self, Fields};
-use crate::rewrite::{self, Outbound, Reply};
+use crate::pool::Key;
+use crate::rewrite::{self, Mount, Outbound, Reply};
 use crate::route::Routed;
 use crate::target::{self, Resource, Target};
 use crate::vocabulary::{
@@ -76,6 +78,8 @@ pub fn limits() -> Limits {
         rejection_age_max: wait,
         verdicts_max: 1,
         verdict_wait: wait,
+        login_wait: wait,
+        registry_tokens_max: 8,
         body_buffer_bytes: 64 * 1024,
         splice_bytes_min: 64 * 1024,
         pipe_bytes: 1024 * 1024,
@@ -100,6 +104,7 @@ pub fn connector(reference: ConnectorRef) -> Connector {
         trust: Arc::new(Trust { id: 0, anchors: Vec::new() }),
         api: ApiPolicy::Full,
         redirects: Redirects { policy: RedirectPolicy::Pass, hosts: Vec::new() },
+        token_hosts: Vec::new(),
     }
 }
 
@@ -237,8 +242,12 @@ pub fn rewrite(bytes: &[u8]) -> bool {
         return false;
     };
     let connector = Arc::new(connector(reference));
-    let routed = Routed { head, target, framing, connector };
-    let Ok(outbound) = rewrite::request(&routed, "id-1") else {
+    let account = Arc::new(Key::of(&connector));
+    let routed = Routed { head, target, framing, connector, account };
+    let presented = Presented::own(&routed.connector.access);
+    let Ok(outbound) =
+        presented.and_then(|presented| rewrite::request(&routed, &presented, Mount::Keep, "id-1"))
+    else {
         return false;
     };
     check_outbound(&routed, &outbound);

@@ -23,6 +23,7 @@ mod exchange;
 mod accept;
 mod authorise;
 mod route;
+mod login;
 mod rewrite;
 mod connect;
 mod stream;
@@ -54,5 +55,8 @@ pub mod fuzzing;
 #[doc(hidden)]
 pub mod counting;
 
-pub use mailbox::{Postbox, Question};
+pub use mailbox::{Granted, LoginQuestion, Postbox, Question, Wish};
+pub use pool::Key as Account;
+pub use resolve::is_forbidden;
+pub use tls::config as tls_config;
 pub use worker::{Dataplane, IoMode, Settings};

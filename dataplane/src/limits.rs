@@ -67,6 +67,10 @@ pub struct Limits {
     pub verdicts_max: usize,
     /// How long a request waits for a verdict. Beyond it 503.
     pub verdict_wait: Duration,
+    /// How long a request waits for the connector's login at its registry. Beyond it 503.
+    pub login_wait: Duration,
+    /// Registries' tokens remembered per core.
+    pub registry_tokens_max: usize,
     /// The buffer one direction of one body is copied through.
     pub body_buffer_bytes: usize,
     /// A body with at least this much left is spliced rather than copied.

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
-/// Whose connection it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
+/// Whose connection it is, and whose login: a connector as its registry knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
     reference: ConnectorRef,
     uid: Box<str>,
     version: Box<str>,
@@ -32,7 +32,7 @@ enum Purpose {
 
 impl Key {
     /// The key of connections that serve `connector` as it is now.
-    pub(crate) fn of(connector: &Connector) -> Self {
+    pub fn of(connector: &Connector) -> Self {
         let version = match &connector.access {
             Access::Credential(credential) => credential.version.clone(),
             Access::Anonymous | Access::Unready(_) => Box::default(),
@@ -64,32 +64,16 @@ impl Key {
         }
     }
 
-    /// Whether a connection under this key may serve `connector` as it is now.
-    pub(crate) fn may_serve(&self, connector: &Connector) -> bool {
+    /// Whether what this key stands for may still serve `connector`, whose own key is `account`.
+    pub(crate) fn may_serve(&self, connector: &Connector, account: &Self) -> bool {
         match self.purpose {
-            Purpose::Registry => self.is_of(connector),
+            Purpose::Registry => self == account,
             Purpose::Storage => *self == Self::of_storage(connector, &self.origin),
         }
     }
 
-    /// Whether it is the key of connections to the registry of `connector` as it is now.
-    pub(crate) fn is_of(&self, connector: &Connector) -> bool {
-        // All fields by name: one that is added must be compared too.
-        let Self { reference, uid, version, origin, trust, purpose } = self;
-        let same_version = match &connector.access {
-            Access::Credential(credential) => *version == credential.version,
-            Access::Anonymous | Access::Unready(_) => version.is_empty(),
-        };
-        same_version
-            && *purpose == Purpose::Registry
-            && *reference == connector.reference
-            && *uid == connector.uid
-            && *origin == connector.origin
-            && *trust == connector.trust.id
-    }
-
     /// The connector it belongs to.
-    pub(crate) fn reference(&self) -> &ConnectorRef {
+    pub fn reference(&self) -> &ConnectorRef {
         &self.reference
     }
 }
@@ -114,18 +98,11 @@ impl<T> Pool<T> {
         Self { idle: HashMap::new(), age_max, per_key_max }
     }
 
-    /// The connection that was used last under the key of `reference` that is `wanted`, unless it
-    /// has been unused for too long.
-    pub(crate) fn take(
-        &mut self,
-        reference: &ConnectorRef,
-        wanted: impl Fn(&Key) -> bool,
-        now: Instant,
-    ) -> Option<(T, Arc<Key>)> {
-        let mut keys = self.idle.get_mut(reference)?.iter_mut();
-        let Idle { key, connections } = keys.find(|idle| wanted(&idle.key))?;
-        let (connection, since) = connections.pop()?;
-        (now.duration_since(since) < self.age_max).then(|| (connection, Arc::clone(key)))
+    /// The connection that was used last under `key`, unless it has been unused for too long.
+    pub(crate) fn take(&mut self, key: &Key, now: Instant) -> Option<T> {
+        let mut keys = self.idle.get_mut(&key.reference)?.iter_mut();
+        let (connection, since) = keys.find(|idle| *idle.key == *key)?.connections.pop()?;
+        (now.duration_since(since) < self.age_max).then_some(connection)
     }
 
     /// Keeps `connection` for the next request under `key`; one too many is dropped.
@@ -173,7 +150,7 @@ impl<T> Pool<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocabulary::{RedirectHost, Scheme};
+    use crate::vocabulary::{ListedHost, Scheme};
 
     fn key(version: &str) -> Arc<Key> {
         let origin = Origin { scheme: Scheme::Http, host: "harbor".into(), port: 80 };
@@ -182,20 +159,16 @@ mod tests {
         Arc::new(Key { reference, uid, version, origin, trust: 1, purpose: Purpose::Registry })
     }
 
-    fn take<T>(pool: &mut Pool<T>, key: &Key, now: Instant) -> Option<T> {
-        pool.take(&key.reference, |known| known == key, now).map(|(connection, _)| connection)
-    }
-
     #[test]
     fn the_last_used_connection_is_used_first_and_no_other_versions() {
         let now = Instant::now();
         let mut pool = Pool::new(Duration::from_secs(30), 8);
         pool.put(key("1"), "older", now);
         pool.put(key("1"), "newer", now);
-        assert_eq!(take(&mut pool, &key("2"), now), None, "another Secret version has its own");
-        assert_eq!(take(&mut pool, &key("1"), now), Some("newer"));
-        assert_eq!(take(&mut pool, &key("1"), now), Some("older"));
-        assert_eq!(take(&mut pool, &key("1"), now), None);
+        assert_eq!(pool.take(&key("2"), now), None, "another Secret version has its own");
+        assert_eq!(pool.take(&key("1"), now), Some("newer"));
+        assert_eq!(pool.take(&key("1"), now), Some("older"));
+        assert_eq!(pool.take(&key("1"), now), None);
     }
 
     #[test]
@@ -204,10 +177,12 @@ mod tests {
         let registry = Key::of(&connector);
         let storage = Key::of_storage(&connector, &connector.origin);
         assert_ne!(registry, storage, "even where both are at one address");
-        assert!(registry.may_serve(&connector) && storage.may_serve(&connector));
-        let host = RedirectHost { host: "minio".into(), port: None };
+        let serve =
+            |key: &Key, connector: &Connector| key.may_serve(connector, &Key::of(connector));
+        assert!(serve(&registry, &connector) && serve(&storage, &connector));
+        let host = ListedHost { host: "minio".into(), port: None };
         connector.redirects.hosts.push(host);
-        assert!(registry.may_serve(&connector) && !storage.may_serve(&connector));
+        assert!(serve(&registry, &connector) && !serve(&storage, &connector));
     }
 
     #[test]
@@ -218,7 +193,7 @@ mod tests {
             pool.put(key("1"), connection, start);
         }
         assert_eq!(pool.len(), 2, "one too many");
-        assert_eq!(take(&mut pool, &key("1"), start + Duration::from_secs(30)), None, "too old");
+        assert_eq!(pool.take(&key("1"), start + Duration::from_secs(30)), None, "too old");
         pool.put(key("2"), 9, start + Duration::from_secs(20));
         pool.expire(start + Duration::from_secs(31), |_| true, |_| true);
         assert_eq!(pool.len(), 1, "the old ones are gone");

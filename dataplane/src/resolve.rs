@@ -157,7 +157,7 @@ impl Names {
 /// Whether no connector may lead to `address`: it is this machine's own, a link's, a cloud's
 /// metadata service, or no unicast address at all. Private ranges are allowed, for Harbor often is
 /// in the cluster; loopback only where `loopback_allowed`.
-pub(crate) fn is_forbidden(address: IpAddr, loopback_allowed: bool) -> bool {
+pub fn is_forbidden(address: IpAddr, loopback_allowed: bool) -> bool {
     let address = unwrapped(address);
     if address.is_loopback() {
         return !loopback_allowed;

@@ -17,13 +17,15 @@ use zeroize::Zeroizing;
 use crate::body::Framing;
 use crate::counters::Route;
 use crate::error::Kind;
+use crate::login::Presented;
 use crate::parse::{Method, ResponseHead, Version};
 use crate::route::Routed;
 use crate::target::api::{api_permits, shows_users};
 use crate::target::{Form, Resource};
-use crate::vocabulary::{Access, Credential, Origin, RedirectPolicy};
+use crate::vocabulary::{Origin, RedirectPolicy, Secret};
 
 pub(crate) use answer::{Held, Reply, is_redirection, retry_after};
+pub(crate) use query::Mount;
 
 /// A request as the registry gets it.
 pub(crate) struct Outbound {
@@ -73,18 +75,61 @@ impl ReturnPath {
         let digest = head.fields.get(answer::DIGEST).map(Box::from);
         self.storage.get_or_insert(Storage { digest });
     }
+
+    /// Whether the answer is that of a storage, which was shown nothing.
+    pub(crate) fn is_of_storage(&self) -> bool {
+        self.storage.is_some()
+    }
 }
 
-/// The registry's request for `routed`. `request_id` is ours, and short ASCII.
+/// The registry's request for `routed`, with what it is shown. `request_id` is ours, and short
+/// ASCII. Without its mount it asks for a plain upload where the caller asked for a mount.
 ///
-/// Fails where the connector has no credential just now, or its policy keeps the path closed.
-pub(crate) fn request(routed: &Routed, request_id: &str) -> Result<Outbound, Kind> {
-    outbound(routed, request_id, query::Mount::Keep)
-}
+/// Fails where the credential is no field value, or the connector's policy keeps the path closed.
+pub(crate) fn request(
+    routed: &Routed,
+    presented: &Presented,
+    mount: Mount,
+    request_id: &str,
+) -> Result<Outbound, Kind> {
+    let (connector, target, method) = (&*routed.connector, &routed.target, routed.head.method);
+    permitted(routed)?;
+    let authorization = presented.authorization().map(checked).transpose()?;
+    let asked = query::rewritten(target, &connector.reference, mount);
+    let authority = connector.origin.authority();
 
-/// The same, asking for a plain upload where the caller asked for a mount.
-pub(crate) fn request_without_mount(routed: &Routed, request_id: &str) -> Result<Outbound, Kind> {
-    outbound(routed, request_id, query::Mount::Drop)
+    // Enough for all of it: a vector that grew would leave a copy of the credential behind.
+    let room = routed.head.fields.head_bytes() * 2
+        + connector.base_path.len()
+        + authority.len()
+        + request_id.len()
+        + authorization.map_or(0, |value| value.expose().len())
+        + ROOM_FOR_OUR_FIELDS;
+    let mut head = Zeroizing::new(Vec::with_capacity(room));
+    let question_mark = if asked.text.is_some() { "?" } else { "" };
+    let path = [connector.base_path.as_ref(), target.rest(), question_mark];
+    push(&mut head, [method.as_str(), " "]);
+    push(&mut head, path);
+    push(&mut head, [asked.text.as_deref().unwrap_or_default(), " HTTP/1.1\r\n"]);
+    push(&mut head, ["Host: ", &authority, "\r\n"]);
+    fields::of_request(&routed.head.fields, shows_accounts(routed), &mut head);
+    if let Some(value) = authorization {
+        head.extend_from_slice(b"Authorization: ");
+        head.extend_from_slice(value.expose());
+        head.extend_from_slice(b"\r\n");
+    }
+    push(&mut head, ["X-Request-ID: ", request_id, "\r\n"]);
+    framing_of(method, routed.framing, &mut head);
+    head.extend_from_slice(b"\r\n");
+    debug_assert!(head.len() <= room, "the head outgrew its estimate");
+
+    Ok(Outbound {
+        head,
+        method,
+        framing: routed.framing,
+        return_path: return_path(routed),
+        mounts: asked.mounts,
+    })
 }
 
 /// The caller's answer for the registry's `head`, whose body is delimited by `framing`.
@@ -121,8 +166,11 @@ pub(crate) fn looked_through(
 }
 
 /// Whether an error's body, or a field of its head, shows what the registry was asked with.
-pub(crate) fn reveals(head: &ResponseHead, body: &[u8], access: &Access) -> bool {
-    echo::reveals(body, access) || head.fields.iter().any(|(_, value)| echo::reveals(value, access))
+pub(crate) fn reveals(head: &ResponseHead, body: &[u8], presented: &Presented) -> bool {
+    let Some(shown) = presented.authorization() else {
+        return false;
+    };
+    echo::reveals(body, shown) || head.fields.iter().any(|(_, value)| echo::reveals(value, shown))
 }
 
 /// Takes the secrets out of accounts that Harbor answered with. The error says why they cannot be
@@ -139,54 +187,19 @@ fn shows_accounts(routed: &Routed) -> bool {
     *routed.target.resource() == Resource::Api && shows_users(routed.target.rest())
 }
 
-fn outbound(routed: &Routed, request_id: &str, mount: query::Mount) -> Result<Outbound, Kind> {
-    let (connector, target, method) = (&*routed.connector, &routed.target, routed.head.method);
-    if *target.resource() == Resource::Api {
-        api_permits(connector.api, method, target.rest())?;
+/// Whether the connector's policy lets the request pass. Asked before anything is done for it.
+pub(crate) fn permitted(routed: &Routed) -> Result<(), Kind> {
+    let target = &routed.target;
+    match target.resource() {
+        Resource::Api => api_permits(routed.connector.api, routed.head.method, target.rest()),
+        Resource::Token => Err(Kind::PolicyDenied("a registry's token does not pass this proxy")),
+        _ => Ok(()),
     }
-    if *target.resource() == Resource::Token {
-        return Err(Kind::PolicyDenied("a registry's token does not pass this proxy"));
-    }
-    let credential = match &connector.access {
-        Access::Anonymous => None,
-        Access::Credential(credential) => Some(checked(credential)?),
-        Access::Unready(_) => return Err(Kind::ConnectorUnready),
-    };
-    let asked = query::rewritten(target, &connector.reference, mount);
-    let authority = connector.origin.authority();
+}
 
-    // Enough for all of it: a vector that grew would leave a copy of the credential behind.
-    let room = routed.head.fields.head_bytes() * 2
-        + connector.base_path.len()
-        + authority.len()
-        + request_id.len()
-        + credential.map_or(0, |credential| credential.authorization.expose().len())
-        + ROOM_FOR_OUR_FIELDS;
-    let mut head = Zeroizing::new(Vec::with_capacity(room));
-    let question_mark = if asked.text.is_some() { "?" } else { "" };
-    let path = [connector.base_path.as_ref(), target.rest(), question_mark];
-    push(&mut head, [method.as_str(), " "]);
-    push(&mut head, path);
-    push(&mut head, [asked.text.as_deref().unwrap_or_default(), " HTTP/1.1\r\n"]);
-    push(&mut head, ["Host: ", &authority, "\r\n"]);
-    fields::of_request(&routed.head.fields, shows_accounts(routed), &mut head);
-    if let Some(credential) = credential {
-        head.extend_from_slice(b"Authorization: ");
-        head.extend_from_slice(credential.authorization.expose());
-        head.extend_from_slice(b"\r\n");
-    }
-    push(&mut head, ["X-Request-ID: ", request_id, "\r\n"]);
-    framing_of(method, routed.framing, &mut head);
-    head.extend_from_slice(b"\r\n");
-    debug_assert!(head.len() <= room, "the head outgrew its estimate");
-
-    Ok(Outbound {
-        head,
-        method,
-        framing: routed.framing,
-        return_path: return_path(routed),
-        mounts: asked.mounts,
-    })
+/// The repository, in the registry's terms, that `routed` asks to mount from.
+pub(crate) fn mount_source(routed: &Routed) -> Option<String> {
+    query::mount_source(&routed.target, &routed.connector.reference)
 }
 
 fn return_path(routed: &Routed) -> ReturnPath {
@@ -208,10 +221,9 @@ fn return_path(routed: &Routed) -> ReturnPath {
 }
 
 /// The credential, if it is one field value and nothing more.
-fn checked(credential: &Credential) -> Result<&Credential, Kind> {
+fn checked(value: &Secret) -> Result<&Secret, Kind> {
     let text = |byte: &u8| (b' '..=b'~').contains(byte);
-    let is_value = credential.authorization.expose().iter().all(text);
-    if is_value { Ok(credential) } else { Err(Kind::ConnectorUnready) }
+    if value.expose().iter().all(text) { Ok(value) } else { Err(Kind::ConnectorUnready) }
 }
 
 /// The framing fields. A length stays a length: Harbor's quota reads it (`PUT` of a blob).

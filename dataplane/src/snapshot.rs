@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
+use crate::pool::Key;
 use crate::vocabulary::{Connector, ConnectorRef};
 
 /// Everything a request can be routed by.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    connectors: HashMap<ConnectorRef, Arc<Connector>>,
+    connectors: HashMap<ConnectorRef, (Arc<Connector>, Arc<Key>)>,
     rights: u64,
 }
 
@@ -25,21 +26,27 @@ impl Snapshot {
     /// reason the snapshot itself does not show: verdicts remembered under another number are
     /// asked again. A source whose rights are reviewed elsewhere (the cluster's) keeps it constant.
     pub fn new(connectors: impl IntoIterator<Item = Connector>, rights: u64) -> Self {
-        let connectors = connectors
-            .into_iter()
-            .map(|connector| (connector.reference.clone(), Arc::new(connector)))
-            .collect();
+        let entry = |connector: Connector| {
+            let account = Arc::new(Key::of(&connector));
+            (connector.reference.clone(), (Arc::new(connector), account))
+        };
+        let connectors = connectors.into_iter().map(entry).collect();
         Self { connectors, rights }
     }
 
     /// The connector of that name, if there is one.
     pub fn connector(&self, reference: &ConnectorRef) -> Option<&Arc<Connector>> {
+        self.connectors.get(reference).map(|(connector, _)| connector)
+    }
+
+    /// The same with the account that it is at its registry.
+    pub(crate) fn served(&self, reference: &ConnectorRef) -> Option<&(Arc<Connector>, Arc<Key>)> {
         self.connectors.get(reference)
     }
 
     /// All connectors, in no order.
     pub fn connectors(&self) -> impl Iterator<Item = &Arc<Connector>> {
-        self.connectors.values()
+        self.connectors.values().map(|(connector, _)| connector)
     }
 
     /// How many connectors there are.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::error::Kind;
+
 /// Which connector: a namespace and a name, both already checked to be DNS names.
 ///
 /// Kept as one text `namespace/name`, because that is how it is hashed, compared and logged.
@@ -228,7 +230,7 @@ pub struct Redirects {
     pub policy: RedirectPolicy,
     /// Hosts that may be private, on plain http, or on loopback where registries may be (class
     /// parameter `redirectHosts`).
-    pub hosts: Vec<RedirectHost>,
+    pub hosts: Vec<ListedHost>,
 }
 
 impl Redirects {
@@ -242,7 +244,7 @@ impl Redirects {
 
 /// A host, and a port where only that one is meant. Written as [`Origin::host`] is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedirectHost {
+pub struct ListedHost {
     /// A DNS name or an IP address, lower-case, no brackets, no trailing dot.
     pub host: Box<str>,
     /// The only port meant; `None` means every port.
@@ -270,6 +272,38 @@ pub struct Connector {
     pub api: ApiPolicy,
     /// Where its registry's redirections may lead.
     pub redirects: Redirects,
+    /// Hosts beyond its own that its registry may name as a token service (parameter `tokenHosts`).
+    pub token_hosts: Vec<ListedHost>,
+}
+
+/// How an account stands with its registry: what a request is to show, or why it need not try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The registry takes the credential itself.
+    Basic,
+    /// The registry asks for nothing, or there is nothing to give it.
+    Open,
+    /// The registry wants tokens of its token service.
+    Bearer,
+    /// The registry refused the credential; it is not shown again for a while.
+    Refused,
+    /// The registry refused the credential once, and a probe is to tell: requests wait.
+    Suspect,
+    /// The registry cannot be spoken to, or not be trusted with the credential.
+    Unavailable(Kind),
+    /// The connector has changed meanwhile: this account is no more.
+    Gone,
+}
+
+/// A token that a registry's token service gave a connector. No caller ever sees it.
+#[derive(Debug)]
+pub struct RegistryToken {
+    /// The whole field value, `Bearer …` (RFC 6750 §2.1).
+    pub authorization: Secret,
+    /// What it was asked for: scopes with a space between them.
+    pub scopes: Box<str>,
+    /// Tells it from every other token of this process.
+    pub serial: u64,
 }
 
 /// Who sent a request, as the cluster (or the manifests) knows them.
@@ -321,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_listed_host_is_meant_with_its_port_or_with_every_port() {
-        let listed = |host: &str, port| RedirectHost { host: host.into(), port };
+        let listed = |host: &str, port| ListedHost { host: host.into(), port };
         let hosts = vec![listed("minio", None), listed("s3.internal", Some(9000))];
         let redirects = Redirects { policy: RedirectPolicy::Follow, hosts };
         for (host, port, expected) in [

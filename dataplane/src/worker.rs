@@ -24,7 +24,8 @@ use crate::authorise::Verdicts;
 use crate::counters::{AllCounters, Counters};
 use crate::io as core_io;
 use crate::limits::Limits;
-use crate::mailbox::{Inbox, Mail, Postbox, Question, mailbox};
+use crate::login::Logins;
+use crate::mailbox::{Inbox, LoginQuestion, Mail, Postbox, Question, mailbox};
 use crate::pipes::Pipes;
 use crate::pool::{Key, Pool};
 use crate::resolve::{self, Lookup, Names};
@@ -57,6 +58,8 @@ pub struct Settings {
     pub snapshots: Publisher,
     /// Where questions about callers go; bounded.
     pub questions: Sender<Question>,
+    /// Where questions about logins at registries go; bounded.
+    pub login_questions: Sender<LoginQuestion>,
     /// What follows `.svc.` in a Service's full name, `cluster.local` as a rule.
     pub cluster_domain: Box<str>,
     /// Whether a registry may be on this machine's loopback: only under `--file`, since whoever
@@ -97,6 +100,7 @@ impl Dataplane {
                 postboxes: Arc::clone(&postboxes),
                 snapshots: settings.snapshots.reader(),
                 questions: settings.questions.clone(),
+                login_questions: settings.login_questions.clone(),
                 lookups: lookups.clone(),
                 cluster_domain: settings.cluster_domain.clone(),
                 loopback_allowed: settings.loopback_allowed,
@@ -183,6 +187,8 @@ pub(crate) struct Core {
     pub(crate) postboxes: Arc<[Postbox]>,
     /// What it knows of callers.
     pub(crate) verdicts: Verdicts,
+    /// What it knows of logins at registries.
+    pub(crate) logins: Logins,
     /// What it knows of registries' names.
     pub(crate) names: Names,
     /// Its idle connections to registries.
@@ -229,6 +235,12 @@ impl Core {
             Mail::Verdict(number, verdict) => {
                 self.verdicts.deliver(number, &verdict, &self.limits);
             }
+            Mail::Standing(account, standing, age_max) => {
+                self.logins.told(account, standing, age_max);
+            }
+            Mail::Token(account, scopes, granted) => {
+                self.logins.given(account, scopes, granted, &self.limits);
+            }
             Mail::Addresses(number, found) => self.names.deliver(number, found, Instant::now()),
             Mail::Drain => {
                 self.draining.set(true);
@@ -242,12 +254,15 @@ impl Core {
         let now = Instant::now();
         let mut snapshots = self.snapshots.borrow_mut();
         let snapshot = snapshots.current();
-        let is_live =
-            |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| key.may_serve(now));
+        let is_live = |key: &Key| {
+            let served = snapshot.served(key.reference());
+            served.is_some_and(|(connector, account)| key.may_serve(connector, account))
+        };
         // A connection that its registry has closed would otherwise be kept half open until then.
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
         self.verdicts.expire(&self.limits);
+        self.logins.expire(is_live, &self.limits);
     }
 }
 
@@ -274,6 +289,7 @@ struct Seed {
     postboxes: Arc<[Postbox]>,
     snapshots: Reader,
     questions: Sender<Question>,
+    login_questions: Sender<LoginQuestion>,
     lookups: Sender<Lookup>,
     cluster_domain: Box<str>,
     loopback_allowed: bool,
@@ -319,6 +335,7 @@ impl Seed {
         Ok(Core {
             index: self.index,
             verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
+            logins: Logins::new(self.login_questions, postbox.clone(), Arc::clone(&counters)),
             names: Names::new(self.lookups, postbox),
             pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
             pipes: Pipes::new(&self.limits, &counters),
@@ -381,6 +398,7 @@ mod tests {
             postboxes: [postbox].into(),
             snapshots: Publisher::new().reader(),
             questions,
+            login_questions: crossbeam::channel::bounded(1).0,
             lookups: resolve::start_helpers().unwrap(),
             cluster_domain: "cluster.local".into(),
             loopback_allowed: true,

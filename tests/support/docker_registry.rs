@@ -16,6 +16,9 @@ use super::{PASSWORD, USER, leak, within};
 /// What the stories with a real registry need to be installed.
 pub(crate) const NEEDED: [&str; 2] = ["docker-registry", "htpasswd"];
 
+/// What a docker-registry that takes tokens calls itself, and who it believes.
+pub(crate) const SERVICE: &str = "stories";
+
 /// A running docker-registry.
 pub(crate) struct DockerRegistry {
     child: Child,
@@ -41,29 +44,51 @@ impl DockerRegistry {
         Self::start(Some(certificates), USER, PASSWORD)
     }
 
+    /// One that takes nothing but tokens of the service at `realm`, signed under `certificate`.
+    pub(crate) fn with_tokens(realm: &str, certificate: &str) -> Self {
+        Self::try_ports(None, certificate, |path| {
+            format!(
+                "{{token: {{realm: {realm:?}, service: {SERVICE}, issuer: {SERVICE}, \
+                     rootcertbundle: {path:?}}}}}"
+            )
+        })
+    }
+
     fn start(tls: Option<Certificates>, user: &str, password: &str) -> Self {
-        let users = htpasswd(user, password);
+        Self::try_ports(tls, &htpasswd(user, password), |path| {
+            format!("{{htpasswd: {{realm: registry, path: {path:?}}}}}")
+        })
+    }
+
+    /// `known` is the text of the file by which it knows who logs in, `auth` what its
+    /// configuration says of that file.
+    fn try_ports(tls: Option<Certificates>, known: &str, auth: impl Fn(PathBuf) -> String) -> Self {
         // The port is free when it is chosen and may be taken a moment later: then try again.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| listener.local_addr())
                 .expect("a free port")
                 .port();
-            if let Some(registry) = Self::try_start(port, tls.as_ref(), &users) {
+            if let Some(registry) = Self::try_start(port, tls.as_ref(), known, &auth) {
                 return registry;
             }
         }
         panic!("docker-registry does not start");
     }
 
-    fn try_start(port: u16, tls: Option<&Certificates>, users: &str) -> Option<Self> {
+    fn try_start(
+        port: u16,
+        tls: Option<&Certificates>,
+        known: &str,
+        auth: impl Fn(PathBuf) -> String,
+    ) -> Option<Self> {
         let scratch = TempDir::new().expect("a temporary folder");
         let at = |name: &str| scratch.path().join(name);
         let write = |name: &str, text: &str| {
             fs::write(at(name), text).expect("a file");
             at(name)
         };
-        let users = write("htpasswd", users);
+        let auth = auth(write("htpasswd", known));
         let lines = tls.map_or_else(String::new, |tls| {
             let (certificate, key) = (write("leaf.crt", &tls.leaf), write("leaf.key", &tls.key));
             format!("  tls: {{certificate: {certificate:?}, key: {key:?}}}\n")
@@ -72,7 +97,7 @@ impl DockerRegistry {
             "version: 0.1\n\
              log: {{level: info, formatter: text}}\n\
              storage: {{filesystem: {{rootdirectory: {:?}}}, delete: {{enabled: true}}}}\n\
-             auth: {{htpasswd: {{realm: registry, path: {users:?}}}}}\n\
+             auth: {auth}\n\
              http:\n  addr: 127.0.0.1:{port}\n{lines}",
             at("data")
         );

@@ -3,7 +3,7 @@
 //! A class's defaults and a connector's values in, [`Parameters`] out; pure. A value that cannot be
 //! read is a problem, and what is meant by it is then the narrowest it could be.
 
-use dataplane::vocabulary::{ApiPolicy, RedirectHost, RedirectPolicy, Redirects};
+use dataplane::vocabulary::{ApiPolicy, ListedHost, RedirectPolicy, Redirects};
 use serde_json::Value;
 
 use super::address;
@@ -17,6 +17,8 @@ pub(super) struct Parameters {
     pub(super) api: ApiPolicy,
     /// `redirects` and `redirectHosts`.
     pub(super) redirects: Redirects,
+    /// `tokenHosts`.
+    pub(super) token_hosts: Vec<ListedHost>,
 }
 
 impl Parameters {
@@ -61,7 +63,8 @@ impl Parameters {
                     RedirectPolicy::Follow
                 });
             }
-            REDIRECT_HOSTS => self.redirects.hosts = hosts(value, causes),
+            REDIRECT_HOSTS => self.redirects.hosts = hosts(REDIRECT_HOSTS, value, causes),
+            TOKEN_HOSTS => self.token_hosts = hosts(TOKEN_HOSTS, value, causes),
             _ => return false,
         }
         true
@@ -86,16 +89,16 @@ fn policy(value: &Value) -> Result<RedirectPolicy, Cause> {
 }
 
 /// The hosts of a list between commas. A bad one is a problem and is left out.
-fn hosts(value: &Value, causes: &mut Vec<Cause>) -> Vec<RedirectHost> {
+fn hosts(parameter: &'static str, value: &Value, causes: &mut Vec<Cause>) -> Vec<ListedHost> {
     let Some(text) = value.as_str() else {
-        causes.push(Cause::RedirectHosts(value.to_string()));
+        causes.push(Cause::Hosts(parameter, value.to_string()));
         return Vec::new();
     };
     let mut hosts = Vec::new();
     for written in text.split(',').map(str::trim).filter(|written| !written.is_empty()) {
         match address::host(written) {
-            Ok((host, port)) => hosts.push(RedirectHost { host: host.into(), port }),
-            Err(why) => causes.push(Cause::RedirectHost { host: written.to_owned(), why }),
+            Ok((host, port)) => hosts.push(ListedHost { host: host.into(), port }),
+            Err(why) => causes.push(Cause::Host { parameter, host: written.to_owned(), why }),
         }
     }
     hosts
@@ -104,6 +107,7 @@ fn hosts(value: &Value, causes: &mut Vec<Cause>) -> Vec<RedirectHost> {
 const API: &str = "api";
 const REDIRECTS: &str = "redirects";
 const REDIRECT_HOSTS: &str = "redirectHosts";
+const TOKEN_HOSTS: &str = "tokenHosts";
 
 #[cfg(test)]
 mod tests {
@@ -120,13 +124,16 @@ mod tests {
         let (parameters, causes) = of(serde_json::json!([
             {"name": "redirectHosts", "value": "Minio:9000, s3.internal,0x7f.1, [FD00::1]:81,"},
         ]));
-        let listed = |host: &str, port| RedirectHost { host: host.into(), port };
+        let listed = |host: &str, port| ListedHost { host: host.into(), port };
         assert_eq!(
             parameters.redirects.hosts,
             [listed("minio", Some(9000)), listed("s3.internal", None), listed("fd00::1", Some(81))]
         );
         let host = "0x7f.1".to_owned();
-        assert_eq!(causes, [Cause::RedirectHost { host, why: address::Refusal::Host }]);
+        assert_eq!(
+            causes,
+            [Cause::Host { parameter: REDIRECT_HOSTS, host, why: address::Refusal::Host }]
+        );
     }
 
     #[test]

@@ -4,19 +4,17 @@
 //! The registry's head in, and its body read into memory within a bound; out comes what the caller
 //! gets. What is too long to be looked through, or breaks off, is replaced by an answer of ours.
 
-use std::sync::Arc;
-
 use super::response;
 use crate::accept::Inbound;
 use crate::account::Record;
 use crate::body::Framing;
 use crate::connect::Outlet;
 use crate::error::{Error, Kind, Stage};
+use crate::login::{self, Shown};
 use crate::parse::{ResponseHead, Version};
 use crate::reply;
 use crate::rewrite::{self, Held, ReturnPath};
 use crate::stream;
-use crate::vocabulary::Connector;
 use crate::worker::Core;
 
 /// What is known of an answer that is held.
@@ -26,6 +24,8 @@ pub(super) struct Answer<'a> {
     pub(super) back: &'a ReturnPath,
     /// Why it is held.
     pub(super) held: Held,
+    /// What the registry was shown.
+    pub(super) shown: &'a Shown,
     /// Whether the caller's connection ends with it.
     pub(super) close: bool,
     /// The version that the caller speaks.
@@ -52,10 +52,10 @@ pub(super) async fn look_through(
     let whole = body.is_some();
     let passing = match (answer.held, body) {
         (Held::Error, Some(body)) => {
-            let connector = connector(outlet, core);
+            let presented = login::recalled(&outlet.key, answer.shown, core);
             // Where the credential has changed meanwhile, nobody can tell what the old one was.
-            let may_show = connector
-                .is_none_or(|connector| rewrite::reveals(answer.head, &body, &connector.access));
+            let may_show =
+                presented.is_none_or(|shown| rewrite::reveals(answer.head, &body, &shown));
             if may_show {
                 tracing::warn!(
                     connector = record.connector.as_ref().map(tracing::field::display),
@@ -93,12 +93,4 @@ pub(super) async fn look_through(
     record.status = status;
     record.end = Some(response::say(inbound, &bytes, core).await);
     Ok(whole)
-}
-
-/// The connector that `outlet` belongs to, if its credential is still the one that was sent there.
-fn connector(outlet: &Outlet, core: &Core) -> Option<Arc<Connector>> {
-    core.with_snapshot(|snapshot| {
-        let connector = snapshot.connector(outlet.key.reference())?;
-        outlet.key.is_of(connector).then(|| Arc::clone(connector))
-    })
 }

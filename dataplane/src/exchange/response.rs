@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::io::IoSlice;
 use std::time::SystemTime;
 
-use super::{Ahead, Next, held};
+use super::{Ahead, Next, Ready, held};
 use crate::accept::Inbound;
 use crate::account::Record;
 use crate::body::Framing;
@@ -24,14 +24,15 @@ use crate::worker::Core;
 /// Brings the registry's answer to the caller.
 pub(super) async fn answer(
     inbound: &Inbound,
-    mut outlet: Outlet,
-    back: rewrite::ReturnPath,
+    ready: Ready,
     answered: Answered,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
 ) -> Result<Next, Error> {
     let Answered { head, framing, early } = answered;
+    let Ready { mut outlet, outbound, shown } = ready;
+    let back = outbound.return_path;
     let close = ahead.close || early || framing == Framing::UntilClose || core.is_draining();
     let next = if early { Next::Linger } else { after(close) };
     let reusable = head.keep_alive() && !early && framing != Framing::UntilClose;
@@ -58,9 +59,9 @@ pub(super) async fn answer(
             return Ok(next);
         }
         Reply::Hold(held) => {
-            let version = ahead.version;
-            let held = held::Answer { head: &head, framing, back: &back, held, close, version };
-            if !held::look_through(inbound, &mut outlet, held, record, core).await? {
+            let (head, back, shown, version) = (&head, &back, &shown, ahead.version);
+            let answer = held::Answer { head, framing, back, held, shown, close, version };
+            if !held::look_through(inbound, &mut outlet, answer, record, core).await? {
                 return Ok(next);
             }
         }

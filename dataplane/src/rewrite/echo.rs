@@ -8,15 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use memchr::memmem;
 use zeroize::Zeroizing;
 
-use crate::vocabulary::Access;
+use crate::vocabulary::Secret;
 
-/// Whether `answer` holds what a registry was asked with under `access`: the encoded pair of user
-/// and password, or the password alone; as it is, percent-encoded, or escaped as in JSON.
-pub(super) fn reveals(answer: &[u8], access: &Access) -> bool {
-    let Access::Credential(credential) = access else {
-        return false;
-    };
-    let value = credential.authorization.expose();
+/// Whether `answer` holds what a registry was `shown`, a value of `Authorization`: a token, the
+/// encoded pair of user and password, or the password alone; as it is, percent-encoded, or escaped
+/// as in JSON.
+pub(super) fn reveals(answer: &[u8], shown: &Secret) -> bool {
+    let value = shown.expose();
     let encoded = value.splitn(2, |byte| *byte == b' ').last().unwrap_or_default();
     let pair = Zeroizing::new(STANDARD.decode(encoded).unwrap_or_default());
     let password = pair.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default();
@@ -95,19 +93,15 @@ const PASSWORD_BYTES_MIN: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::vocabulary::{Credential, Secret};
 
-    fn access(pair: &str) -> Access {
-        let authorization = Secret::new(format!("Basic {}", STANDARD.encode(pair)).into_bytes());
-        Access::Credential(Arc::new(Credential { authorization, version: "1".into() }))
+    fn basic(pair: &str) -> Secret {
+        Secret::new(format!("Basic {}", STANDARD.encode(pair)).into_bytes())
     }
 
     #[test]
     fn a_credential_is_found_however_it_is_written() {
-        let access = access("robot$ci:p+s/s<w?rd %");
+        let shown = basic("robot$ci:p+s/s<w?rd %");
         for answer in [
             r#"{"message":"Authorization: Basic cm9ib3QkY2k6cCtzL3M8dz9yZCAl"}"#,
             r#"{"message":"Basic cm9ib3QkY2k6cCtzL3M8dz9yZCAl"}"#,
@@ -117,26 +111,32 @@ mod tests {
             r#"{"a":"p+s\/s\u003cw?rd %"}"#,
             r#"{"a":"p\u002Bs/s\u003Cw?rd %"}"#,
         ] {
-            assert!(reveals(answer.as_bytes(), &access), "{answer}");
+            assert!(reveals(answer.as_bytes(), &shown), "{answer}");
         }
         for answer in ["", "robot$ci", "p+s/s", "%", "%2", r"\u12", r"\", "cm9ib3Q"] {
-            assert!(!reveals(answer.as_bytes(), &access), "{answer}");
+            assert!(!reveals(answer.as_bytes(), &shown), "{answer}");
         }
     }
 
     #[test]
     fn a_password_beyond_ascii_is_found_in_both_escapes() {
-        let access = access("robot:p\u{e4}ss\u{20ac}word");
+        let shown = basic("robot:p\u{e4}ss\u{20ac}word");
         for answer in ["p\u{e4}ss\u{20ac}word", "p%C3%A4ss%E2%82%ACword", "p\\u00e4ss\\u20acword"] {
-            assert!(reveals(answer.as_bytes(), &access), "{answer}");
+            assert!(reveals(answer.as_bytes(), &shown), "{answer}");
         }
     }
 
     #[test]
     fn a_password_of_few_letters_is_looked_for_only_with_its_user() {
-        let access = access("robot:abc");
-        assert!(!reveals(b"abcdef", &access));
-        assert!(reveals(STANDARD.encode("robot:abc").as_bytes(), &access));
-        assert!(!reveals(b"anything", &Access::Anonymous));
+        let shown = basic("robot:abc");
+        assert!(!reveals(b"abcdef", &shown));
+        assert!(reveals(STANDARD.encode("robot:abc").as_bytes(), &shown));
+    }
+
+    #[test]
+    fn a_token_is_found() {
+        let shown = Secret::new(b"Bearer eyJh.bG.ciOi-_".to_vec());
+        assert!(reveals(b"{\"token\":\"eyJh.bG.ciOi-_\"}", &shown));
+        assert!(!reveals(b"eyJh", &shown));
     }
 }

@@ -9,7 +9,7 @@ use crate::body;
 use crate::fuzzing::{self, CREDENTIAL, Dice, connector, limits};
 use crate::parse;
 use crate::target;
-use crate::vocabulary::{ApiPolicy, Connector, ConnectorRef, Scheme};
+use crate::vocabulary::{Access, ApiPolicy, Connector, ConnectorRef, Credential, Scheme};
 
 const P: &str = "/v2/namespaces/ci/connectors/h";
 const PUSH: &str = "POST /v2/namespaces/ci/connectors/h/p/r/blobs/uploads/";
@@ -24,11 +24,18 @@ fn routed_by(line: &str, fields: &str, change: impl FnOnce(&mut Connector)) -> R
     let framing = body::of_request(&head).unwrap();
     let mut connector = connector(ConnectorRef::new("ci", "h"));
     change(&mut connector);
-    Routed { head, target, framing, connector: Arc::new(connector) }
+    let account = Arc::new(Key::of(&connector));
+    Routed { head, target, framing, connector: Arc::new(connector), account }
 }
 
 fn routed(line: &str, fields: &str) -> Routed {
     routed_by(line, fields, |_| {})
+}
+
+/// The registry's request, with what the connector has of its own.
+fn request(routed: &Routed, request_id: &str) -> Result<Outbound, Kind> {
+    let presented = Presented::own(&routed.connector.access)?;
+    super::request(routed, &presented, Mount::Keep, request_id)
 }
 
 /// The registry's head, with the credential and the fields that are always there taken out.
@@ -201,7 +208,7 @@ fn a_connector_that_cannot_be_used_sends_nothing() {
     assert_eq!(request(&routed, "id-1").map(|_| ()).unwrap_err(), Kind::ConnectorUnready);
     let routed = routed_by("GET /api/v2.0/robots", "", |connector| {
         connector.access = Access::Credential(Arc::new(Credential {
-            authorization: crate::vocabulary::Secret::new(b"Basic x\r\nX: y".to_vec()),
+            authorization: Secret::new(b"Basic x\r\nX: y".to_vec()),
             version: "1".into(),
         }));
     });
@@ -261,7 +268,8 @@ fn a_refused_mount_can_be_asked_for_as_an_upload() {
     let mount =
         routed(&format!("{PUSH}?mount=sha256:ab&from=namespaces/ci/connectors/h/q/s&a=b"), "");
     assert!(request(&mount, "id-1").unwrap().mounts);
-    let plain = request_without_mount(&mount, "id-1").unwrap();
+    let presented = Presented::own(&mount.connector.access).unwrap();
+    let plain = super::request(&mount, &presented, Mount::Drop, "id-1").unwrap();
     assert!(!plain.mounts);
     assert!(plain.head.starts_with(b"POST /v2/p/r/blobs/uploads/?a=b HTTP/1.1\r\n"));
     assert!(!request(&routed(PUSH, ""), "id-1").unwrap().mounts);
