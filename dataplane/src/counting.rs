@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::fuzzing::{connector, limits};
 use crate::login::Presented;
 use crate::parse::{self, RequestHead};
+use crate::pool::Key;
 use crate::rewrite::{self, Mount};
 use crate::route::{self, Routed};
 use crate::snapshot::Snapshot;

@@ -8,6 +8,7 @@ use super::*;
 use crate::body;
 use crate::fuzzing::{self, CREDENTIAL, Dice, connector, limits};
 use crate::parse;
+use crate::pool::Key;
 use crate::target;
 use crate::vocabulary::{Access, ApiPolicy, Connector, ConnectorRef, Credential, Scheme};
 
