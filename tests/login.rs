@@ -338,7 +338,7 @@ fn a_registry_that_changes_its_ca_is_trusted_as_soon_as_the_secret_says_so() {
         let body = if head.contains("/blobs/") { sent.as_slice() } else { b"{}" };
         answer(200, "", body)
     };
-    let mut registry = TlsStorage::answering(reply).as_registry();
+    let mut registry = TlsStorage::answering(reply).taken_for_a_registry();
     let connector =
         connector("ci", "harbor", &registry.url(), "  caCertSecretRef: {name: harbor-ca}\n");
     let manifests = Manifests::for_registry(&registry.url())

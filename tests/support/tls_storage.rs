@@ -46,7 +46,7 @@ impl TlsStorage {
     }
 
     /// The same as a registry, which may be sent a registry's credential.
-    pub(crate) fn as_registry(mut self) -> Self {
+    pub(crate) fn taken_for_a_registry(mut self) -> Self {
         self.is_registry = true;
         self
     }
