@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::Status;
+use crate::review::kube::Counts;
 
 /// What is shown.
 pub struct Exposed {
@@ -28,6 +29,8 @@ pub struct Exposed {
     pub driver: &'static str,
     /// Counts the lines that the log dropped.
     pub dropped: Option<ErrorCounter>,
+    /// Counts the reviews of a cluster.
+    pub reviews: Option<Arc<Counts>>,
 }
 
 /// Renders what is shown, on demand.
@@ -71,6 +74,7 @@ impl Collector for Exposed {
         self.exchanges(&mut page)?;
         self.connections(&mut page)?;
         self.registries(&mut page)?;
+        self.reviews(&mut page)?;
         page.histogram("exchange_duration", "From a request's first byte to its end", || {
             self.counters.iter().map(|core| &core.duration)
         })?;
@@ -193,6 +197,28 @@ impl Exposed {
             "verdicts_remembered",
             "Verdicts about callers taken from memory",
             sum(|core| &core.verdicts_remembered),
+        )
+    }
+
+    fn reviews(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Some(reviews) = &self.reviews else {
+            return Ok(());
+        };
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        page.counters(
+            "reviews",
+            "Reviews sent to the API server",
+            [
+                ([("kind", "token")], read(&reviews.tokens)),
+                ([("kind", "right")], read(&reviews.rights)),
+            ],
+        )?;
+        page.counter("reviews_failed", "Reviews without an answer", read(&reviews.failures))?;
+        page.counter("reviews_throttled", "Reviews not sent", read(&reviews.throttled))?;
+        page.counter(
+            "reviews_stale",
+            "Answers from what was allowed earlier, because the API server gave none",
+            read(&reviews.stale),
         )
     }
 
