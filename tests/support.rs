@@ -6,7 +6,9 @@
 pub(crate) mod apiserver;
 pub(crate) mod caller;
 pub(crate) mod cluster;
+pub(crate) mod container;
 pub(crate) mod docker_registry;
+pub(crate) mod dockerd;
 pub(crate) mod fake_registry;
 pub(crate) mod image;
 pub(crate) mod leak;

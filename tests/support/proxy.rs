@@ -84,7 +84,8 @@ impl Proxy {
         })
     }
 
-    fn start_through(
+    /// The same, where the command for the program is made by `command` from the story's folder.
+    pub(crate) fn start_through(
         manifests: &Manifests,
         flags: &[&str],
         command: impl FnOnce(&Path) -> Command,
