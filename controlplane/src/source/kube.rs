@@ -155,7 +155,10 @@ where
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    failures = 0;
+                    // The beginning of a list is said before the server is asked for it.
+                    if !matches!(event, Event::Init) {
+                        failures = 0;
+                    }
                     if news.send(wrap(event)).await.is_err() {
                         return;
                     }

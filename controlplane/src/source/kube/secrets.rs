@@ -93,8 +93,12 @@ impl Secrets {
         self.unknown = self.wanted.values().filter(|wanted| !wanted.is_known).count();
     }
 
-    /// Begins to read what is due.
+    /// Begins to read what is due, once the watch has listed: whatever changes after that list is
+    /// noticed, so nothing is read twice.
     pub(super) fn read_due(&mut self) {
+        if !self.listed {
+            return;
+        }
         for name in std::mem::take(&mut self.due) {
             if let Some(wanted) = self.wanted.get_mut(&name).filter(|wanted| !wanted.is_reading) {
                 (wanted.is_reading, wanted.is_stale) = (true, false);
@@ -119,8 +123,10 @@ impl Secrets {
                 }
             }
             Event::InitDone => {
-                let first = !std::mem::replace(&mut self.listed, true);
                 let listing = std::mem::take(&mut self.listing);
+                if !std::mem::replace(&mut self.listed, true) {
+                    return true;
+                }
                 for (name, wanted) in &mut self.wanted {
                     let version = listing.get(name).cloned().flatten();
                     if version != wanted.version {
@@ -128,7 +134,6 @@ impl Secrets {
                         self.due.push(name.clone());
                     }
                 }
-                return first;
             }
             Event::Apply(object) => {
                 let (name, version) = seen(&object);
