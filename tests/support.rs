@@ -3,7 +3,9 @@
 //! Nothing here sleeps to give something time: [`eventually`] asks again until a deadline. What a
 //! story drops is searched for the marked password and the marked token (see [`leak`]).
 
+pub(crate) mod apiserver;
 pub(crate) mod caller;
+pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod docker_registry;
 pub(crate) mod dockerd;
@@ -21,6 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use caller::{Answer, Broken, Caller};
+pub(crate) use cluster::Cluster;
 pub(crate) use docker_registry::DockerRegistry;
 pub(crate) use fake_registry::{FakeRegistry, Visit, answer};
 pub(crate) use harbor::Harbor;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -61,7 +62,7 @@ impl Status {
 }
 
 /// Answers on `listener` until the process ends.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
+pub async fn serve(listener: TcpListener, metrics: Arc<ArcSwap<Metrics>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // The semaphore is never closed, so the loop ends with the process.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -73,7 +74,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
                 continue;
             }
         };
-        let metrics = Arc::clone(&metrics);
+        let metrics = metrics.load_full();
         tokio::spawn(async move {
             // Whoever looks at us and goes away, or is slow, has nothing to be told.
             let _ = tokio::time::timeout(CONNECTION_WAIT, connection(socket, &metrics)).await;
@@ -155,6 +156,7 @@ mod tests {
             driver: "epoll",
             logins: Arc::default(),
             dropped: None,
+            reviews: None,
         })
     }
 

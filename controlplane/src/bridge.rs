@@ -2,7 +2,7 @@
 //! on the other, and no other such place.
 //!
 //! Questions in, each answered exactly once. The table under `--file` answers from memory, so one
-//! thread suffices and nothing waits.
+//! thread suffices and nothing waits; questions for a cluster go on to its desk.
 
 use std::io;
 use std::sync::Arc;
@@ -11,9 +11,11 @@ use std::thread;
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use dataplane::{LoginQuestion, Question};
+use tokio::sync::mpsc;
 
 use crate::login::Desk;
 use crate::review::file::Table;
+use crate::review::kube::Word;
 
 /// The newest table, replaced whole.
 pub type SharedTable = Arc<ArcSwap<Table>>;
@@ -46,6 +48,20 @@ pub fn answer_logins(questions: Receiver<LoginQuestion>, desk: Arc<Desk>) -> io:
     name.spawn(move || {
         for question in questions {
             desk.take(question);
+        }
+    })?;
+    Ok(())
+}
+
+/// Hands questions on to the desk that asks the cluster, on a thread of its own. While the desk is
+/// busy they wait in their bounded channel.
+pub(crate) fn forward(questions: Receiver<Question>, desk: mpsc::Sender<Word>) -> io::Result<()> {
+    let name = thread::Builder::new().name("questions".to_owned());
+    name.spawn(move || {
+        for question in questions {
+            if desk.blocking_send(Word::Asked(question)).is_err() {
+                return;
+            }
         }
     })?;
     Ok(())

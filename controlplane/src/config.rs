@@ -4,7 +4,7 @@
 //! [`Limits`] stand in [`ProxyFlags::limits`], in sight and with their reasons.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -13,6 +13,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::IoMode;
 use dataplane::limits::Limits;
+
+use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
 #[derive(Debug, Parser)]
@@ -46,7 +48,8 @@ pub struct CheckFlags {
 #[derive(Debug, Args)]
 pub struct ProxyFlags {
     /// Takes connectors, Secrets and rights from the manifests of this folder (*.yaml, *.yml,
-    /// *.json) instead of from a cluster, and follows its changes.
+    /// *.json) instead of from a cluster, and follows its changes. Without it the cluster is that
+    /// of KUBECONFIG, or of the Pod.
     #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_FILE")]
     pub file: Option<PathBuf>,
 
@@ -122,9 +125,55 @@ pub struct ProxyFlags {
     )]
     pub log_filter: String,
 
+    /// Lets connectors' addresses be on loopback although they come from a cluster: for a proxy on
+    /// a developer's machine. Whoever may write Connectors then reaches what listens there.
+    #[arg(long, env = "HARBOR_CONNECTOR_ALLOW_LOOPBACK", hide_short_help = true)]
+    pub allow_loopback: bool,
+
+    /// How callers are reviewed.
+    #[command(flatten)]
+    pub reviews: Reviews,
+
     /// Bounds that rarely need another value.
     #[command(flatten)]
     pub bounds: Bounds,
+}
+
+/// How the callers of a cluster are reviewed; without meaning under --file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reviews")]
+pub struct Reviews {
+    /// Takes tokens for the API server itself as well, such as `kubectl create token` makes them.
+    /// Whoever sees such a token can use the API server with it.
+    #[arg(long, env = "HARBOR_CONNECTOR_ACCEPT_API_AUDIENCE")]
+    pub accept_api_audience: bool,
+
+    /// Asks for the verb * on connectors/proxy instead of get on connectors.
+    #[arg(long, env = "HARBOR_CONNECTOR_REQUIRE_PROXY_RIGHT")]
+    pub require_proxy_right: bool,
+
+    /// After so long at most a right that was taken away, or a token that ended, is of no more use.
+    /// Shorter means more reviews.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_REVOCATION_SECONDS",
+        default_value = "60", value_parser = seconds, hide_short_help = true)]
+    pub revocation_seconds: Duration,
+
+    /// While the API server cannot be asked: how old an answer may be that still lets a caller in.
+    /// 0 lets nobody in whom it has not just confirmed.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_STALE_SECONDS",
+        default_value = "900", value_parser = seconds, hide_short_help = true)]
+    pub stale_seconds: Duration,
+
+    /// Reviews a second at most, half of them for callers who were good before. 1,000 callers with
+    /// one connector each need about 60 a second.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "HARBOR_CONNECTOR_REVIEW_RATE",
+        default_value = "200",
+        hide_short_help = true
+    )]
+    pub review_rate: NonZeroU32,
 }
 
 /// The bounds that have a flag. Their defaults hold in production; tests shorten them.
@@ -265,11 +314,9 @@ impl ProxyFlags {
             connections_max: self.connections_max(files_max),
             // A projected token is about 1 KiB; one with many groups has been seen at 8 KiB.
             token_bytes_max: 16 << 10,
-            // For so long a right that was taken away may still be used: a visible promise.
-            verdict_age_max: Duration::from_secs(60),
-            // A RoleBinding that was just made must work at the next try.
-            denial_age_max: Duration::from_secs(5),
-            rejection_age_max: Duration::from_secs(10),
+            verdict_age_max: self.verdict_age_max(),
+            denial_age_max: self.refusal_age_max(Duration::from_secs(5)),
+            rejection_age_max: self.refusal_age_max(Duration::from_secs(10)),
             // About 300 bytes each: 3 MB a core.
             verdicts_max: 10_000,
             verdict_wait: Duration::from_secs(5),
@@ -285,6 +332,37 @@ impl ProxyFlags {
             pipe_bytes_per_core: pipes_max / self.cores(),
             long_transfer_bytes: 1 << 20,
         })
+    }
+
+    /// How reviews are made. What the desk remembers and what a core then remembers of its answer
+    /// add up to eleven twelfths of the promise; the rest is for the review that ends both.
+    pub fn rules(&self) -> Rules {
+        let reviews = &self.reviews;
+        let fresh = reviews.revocation_seconds.mul_f64(0.75);
+        Rules {
+            accept_api_audience: reviews.accept_api_audience,
+            require_proxy_right: reviews.require_proxy_right,
+            fresh,
+            // With a core's second: 10 s, and 5 s so that a new RoleBinding works soon.
+            rejection: Duration::from_secs(9).min(fresh),
+            denial: Duration::from_secs(4).min(fresh),
+            stale: reviews.stale_seconds,
+            rate: reviews.review_rate.get(),
+        }
+    }
+
+    /// How long a core remembers "allowed". Under --file a change of rights is known at once, so
+    /// the whole promise is the core's.
+    fn verdict_age_max(&self) -> Duration {
+        let promise = self.reviews.revocation_seconds;
+        if self.file.is_some() { promise } else { promise / 6 }
+    }
+
+    /// How long a core remembers a refusal: under --file this long, else for a moment, because the
+    /// desk remembers it too.
+    fn refusal_age_max(&self, alone: Duration) -> Duration {
+        let age = if self.file.is_some() { alone } else { Duration::from_secs(1) };
+        age.min(self.verdict_age_max())
     }
 
     /// A caller's connection needs one descriptor itself and one to its registry.
@@ -348,6 +426,22 @@ mod tests {
         for bad in ["-1", "nan", "inf", "x", "", "1e300"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_desk_and_core_remember_stays_within_the_promise() {
+        for words in [&[][..], &["--revocation-seconds", "6"]] {
+            let flags = flags(words);
+            let (rules, limits) = (flags.rules(), flags.limits(1024, 1 << 20));
+            let promise = flags.reviews.revocation_seconds;
+            let remembered = rules.fresh + limits.verdict_age_max;
+            assert!(remembered + promise / 12 <= promise, "{remembered:?}");
+            assert!(rules.denial + limits.denial_age_max <= Duration::from_secs(5));
+            assert!(rules.rejection + limits.rejection_age_max <= Duration::from_secs(10));
+        }
+        let file = flags(&["--file", "x"]).limits(1024, 1 << 20);
+        assert_eq!(file.verdict_age_max, Duration::from_secs(60));
+        assert_eq!(file.rejection_age_max, Duration::from_secs(10));
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! The two resources of `connectors.alauda.io/v1alpha1`: the user's contract.
 //!
 //! Manifests in, typed values out, and the CRDs themselves for `harbor-connector crds`. The schema
-//! is the published one and requires nothing at the top of `spec`; what a value must be is decided
-//! by `compile`. Sub-trees that no part of this program reads stay JSON, exactly as written.
+//! is the published one; what a value must be is said to the API server by the CEL rules here, and
+//! decided once more by `compile`, which also reads manifests that no server has seen. A rule
+//! cannot see `metadata.namespace`: that a Secret is the connector's own is asked for by the
+//! policy in `deploy/admission.yaml`. Sub-trees that no part of this program reads stay JSON,
+//! exactly as written.
+
+mod rules;
 
 use std::collections::BTreeMap;
 
@@ -33,12 +38,15 @@ pub const VERSION: &str = "v1alpha1";
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".spec.address"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    validation = rules::name()
 )]
+#[schemars(extend("x-kubernetes-validations" = rules::spec()))]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectorSpec {
     /// Where the registry is: an http or https URL, with a path prefix if need be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = rules::address()))]
     pub address: Option<String>,
     /// Other addresses of the same registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,10 +67,12 @@ pub struct ConnectorSpec {
 
 /// How a connector authenticates at its registry.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules::auth()))]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
     /// One of the class's auth types, `basicAuth`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub name: Option<String>,
     /// Values of the parameters that the auth type declares.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -84,6 +94,7 @@ pub struct Parameter {
 
 /// A Secret in the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules::local_secret()))]
 pub struct LocalSecret {
     /// Its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -329,32 +340,4 @@ fn any_list(_: &mut SchemaGenerator) -> Schema {
 }
 
 #[cfg(test)]
-mod tests {
-    use kube::CustomResourceExt as _;
-
-    use super::*;
-
-    #[test]
-    fn the_crds_have_the_names_that_users_type() {
-        let connector = Connector::crd();
-        assert_eq!(connector.metadata.name.as_deref(), Some("connectors.connectors.alauda.io"));
-        assert_eq!(connector.spec.scope, "Namespaced");
-        let class = ConnectorClass::crd();
-        assert_eq!(class.metadata.name.as_deref(), Some("connectorclasses.connectors.alauda.io"));
-        assert_eq!(class.spec.scope, "Cluster");
-        assert_eq!((GROUP, VERSION), ("connectors.alauda.io", "v1alpha1"));
-    }
-
-    #[test]
-    fn a_connector_is_read_from_the_published_form() {
-        let spec: ConnectorSpec = serde_json::from_value(serde_json::json!({
-            "connectorClassName": "harbor",
-            "address": "https://harbor.example.com",
-            "auth": {"name": "basicAuth", "secretRef": {"name": "harbor-secret"}},
-            "caCertSecretRef": {"name": "ca"},
-        }))
-        .unwrap();
-        let name = spec.auth.and_then(|auth| auth.secret_ref).and_then(|secret| secret.name);
-        assert_eq!(name.as_deref(), Some("harbor-secret"));
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod telemetry;
 pub mod crd;
+pub mod cluster;
 pub mod source;
 pub mod compile;
 pub mod review;

@@ -4,7 +4,6 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use clap::error::ErrorKind;
 use controlplane::config::{CommandLine, Verb};
 use controlplane::{check, proxy};
 
@@ -25,9 +24,8 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match command.verb {
         Verb::Proxy(flags) => {
-            let Some(folder) = flags.file.clone() else { no_source() };
             drop(out);
-            Ok(proxy::run(&flags, folder)?)
+            Ok(proxy::run(&flags)?)
         }
         Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),
         Verb::Crds => {
@@ -35,11 +33,4 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
             Ok(true)
         }
     }
-}
-
-/// Ends with a usage error.
-fn no_source() -> ! {
-    let what = "--file DIR is needed: connectors cannot be read from a cluster yet";
-    let mut command = <CommandLine as clap::CommandFactory>::command();
-    command.error(ErrorKind::MissingRequiredArgument, what).exit()
 }

@@ -1,7 +1,7 @@
 //! The verb `proxy`: wires the source, the review, the admin address and the data plane together.
 //!
-//! Flags and a folder in; when it serves, one line of JSON on stdout. It ends by a signal: no new
-//! connections, transfers to their end or to the deadline, exit. Runtimes are never dropped.
+//! Flags in; when it serves a folder or a cluster, one line of JSON on stdout. It ends by a signal:
+//! no new connections, transfers to their end or to the deadline, exit. Runtimes are never dropped.
 
 mod drain;
 mod process;
@@ -9,23 +9,29 @@ mod publish;
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use dataplane::{Dataplane, Settings};
+use arc_swap::ArcSwap;
+use crossbeam::channel::Sender;
+use dataplane::snapshot::Publisher;
+use dataplane::{Dataplane, Question, Settings};
 use tokio::runtime::{self, Runtime};
+use tokio::sync::oneshot;
+use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::filter::ParseError;
 
 use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
-use crate::bridge;
 use crate::config::ProxyFlags;
-use crate::login::Desk;
+use crate::login::{self, Numbers};
 use crate::registry::Dialer;
+use crate::review::kube::{Counts, Desk};
 use crate::source::file::{self, Folder, Seen};
 use crate::source::manifest::Unreadable;
 use crate::telemetry::Telemetry;
+use crate::{bridge, cluster, review, source};
 
 /// Why the proxy could not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,9 @@ pub enum Error {
     /// The folder could not be read.
     #[error("{0}")]
     Folder(#[from] Unreadable),
+    /// There is no way to a cluster.
+    #[error("{0}")]
+    Cluster(#[from] cluster::Error),
     /// An address that could not be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
@@ -48,70 +57,177 @@ pub enum Error {
 }
 
 /// Serves until a signal; then the process ends. Returns, with `false`, only if the manifests of
-/// the folder cannot be read at the start, after saying why.
-pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
+/// a folder cannot be read at the start, after saying why, and with `true` on a signal before there
+/// was anything to serve.
+pub fn run(flags: &ProxyFlags) -> Result<bool, Error> {
     process::harden();
     let files_max = process::raise_files_max();
     let telemetry = Telemetry::start(flags.log, &flags.log_filter)?;
-    let folder = Folder::new(folder);
-    let texts = folder.texts()?;
     let status = Arc::new(Status::default());
-    let mut publication = Publication::new(Arc::clone(&status));
-    if !publication.update(Ok(&texts)) {
-        tracing::error!("the manifests cannot be read: mend them and start again");
-        return Ok(false);
-    }
-    let listeners: Vec<TcpListener> =
-        flags.listen.iter().map(|address| listen(*address)).collect::<Result<_, Error>>()?;
-    let admin = listen(flags.admin)?;
-    let (questions, asked) = bridge::channel();
-    bridge::answer(asked, publication.table())?;
     let runtime = control_runtime()?;
-    let dialer = Dialer::new(flags.bounds.connect_seconds, LOOPBACK_ALLOWED);
-    let desk = Desk::open(runtime.handle(), publication.snapshots(), dialer);
-    let (login_questions, logins_asked) = bridge::login_channel();
-    bridge::answer_logins(logins_asked, Arc::clone(&desk))?;
-    let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-    let admin_address = admin.local_addr()?;
-    let dataplane = Dataplane::start(Settings {
-        listeners,
-        cores: flags.cores(),
-        io: flags.io_mode(),
-        limits: flags.limits(files_max, process::pipes_max()),
-        snapshots: publication.snapshots(),
-        questions,
-        login_questions,
-        cluster_domain: flags.cluster_domain.as_str().into(),
-        loopback_allowed: LOOPBACK_ALLOWED,
-    })
-    .map_err(Error::Dataplane)?;
-    let connectors = publication.snapshots().current().len();
-    let seen = Seen::of(Ok(&texts));
-    drop(texts);
-    follow(folder, seen, publication)?;
-    let metrics = Metrics::new(Exposed {
-        status: Arc::clone(&status),
-        counters: dataplane.counters(),
-        driver: dataplane.driver(),
-        logins: desk.numbers(),
-        dropped: Some(telemetry.dropped()),
-    });
-    let clean = runtime.block_on(async {
-        tokio::spawn(admin::serve(admin::adopt(admin)?, Arc::new(metrics)));
-        let mut signals = drain::Signals::listen()?;
-        announce(&Announcement {
-            listen,
-            admin: admin_address,
-            io: dataplane.driver(),
+    let proxy = Proxy { flags, files_max, dropped: telemetry.dropped(), status, runtime };
+    let clean = match &flags.file {
+        Some(folder) => proxy.serve_folder(folder)?,
+        None => proxy.serve_cluster()?,
+    };
+    drop(telemetry);
+    match clean {
+        Some(clean) => std::process::exit(if clean { 0 } else { 1 }),
+        None => Ok(flags.file.is_none()),
+    }
+}
+
+/// What all ways of serving need.
+struct Proxy<'a> {
+    flags: &'a ProxyFlags,
+    files_max: u64,
+    dropped: ErrorCounter,
+    status: Arc<Status>,
+    /// Of everything that is not a core's; it ends with the process.
+    runtime: Runtime,
+}
+
+impl Proxy<'_> {
+    /// Serves the manifests of a folder. Whether it ended clean; nothing if it never began.
+    fn serve_folder(&self, folder: &Path) -> Result<Option<bool>, Error> {
+        let folder = Folder::new(folder);
+        let texts = folder.texts()?;
+        let mut publication = Publication::new(Arc::clone(&self.status));
+        if !publication.update(Ok(&texts)) {
+            tracing::error!("the manifests cannot be read: mend them and start again");
+            return Ok(None);
+        }
+        let listeners = self.listeners()?;
+        let admin = listen(self.flags.admin)?;
+        let (questions, asked) = bridge::channel();
+        bridge::answer(asked, publication.table())?;
+        let serving = self.start(listeners, publication.snapshots(), questions)?;
+        let seen = Seen::of(Ok(&texts));
+        drop(texts);
+        follow(folder, seen, publication)?;
+        let metrics = self.metrics(Some(&serving), None);
+        let clean = self.runtime.block_on(async {
+            let shown = Arc::new(ArcSwap::from_pointee(metrics));
+            let admin_address = admin.local_addr()?;
+            tokio::spawn(admin::serve(admin::adopt(admin)?, shown));
+            let mut signals = drain::Signals::listen()?;
+            self.until_drained(&serving, admin_address, &mut signals).await
+        })?;
+        Ok(Some(clean))
+    }
+
+    /// Serves the connectors of a cluster, from the moment at which all of them are known: an empty
+    /// snapshot would deny what is only not known yet. Until then only the admin address answers.
+    fn serve_cluster(&self) -> Result<Option<bool>, Error> {
+        let admin = listen(self.flags.admin)?;
+        self.runtime.block_on(async {
+            let counts = Arc::<Counts>::default();
+            let metrics = self.metrics(None, Some(&counts));
+            let shown = Arc::new(ArcSwap::from_pointee(metrics));
+            let admin_address = admin.local_addr()?;
+            tokio::spawn(admin::serve(admin::adopt(admin)?, Arc::clone(&shown)));
+            let mut signals = drain::Signals::listen()?;
+            let client = cluster::client().await?;
+            let mut publication = Publication::new(Arc::clone(&self.status));
+            let snapshots = publication.snapshots();
+            let (first, is_known) = oneshot::channel();
+            let mut first = Some(first);
+            tokio::spawn(source::kube::follow(client.clone(), move |objects| {
+                publication.follow(objects);
+                // Whoever waited may have been told to stop.
+                first.take().map(|first| first.send(()));
+            }));
+            tracing::info!("waiting for the API server's connectors");
+            tokio::select! {
+                _ = is_known => {}
+                () = signals.next() => return Ok(None),
+            }
+            let (words, spoken) = review::kube::words();
+            let (questions, asked) = bridge::channel();
+            bridge::forward(asked, words.clone())?;
+            let rules = self.flags.rules();
+            let desk = Desk::new(client, rules, snapshots.clone(), words, Arc::clone(&counts));
+            tokio::spawn(desk.serve(spoken));
+            let serving = self.start(self.listeners()?, snapshots, questions)?;
+            shown.store(Arc::new(self.metrics(Some(&serving), Some(&counts))));
+            Ok(Some(self.until_drained(&serving, admin_address, &mut signals).await?))
+        })
+    }
+
+    fn listeners(&self) -> Result<Vec<TcpListener>, Error> {
+        self.flags.listen.iter().map(|address| listen(*address)).collect()
+    }
+
+    /// Starts the data plane.
+    fn start(
+        &self,
+        listeners: Vec<TcpListener>,
+        snapshots: Publisher,
+        questions: Sender<Question>,
+    ) -> Result<Serving, Error> {
+        let flags = self.flags;
+        let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let connectors = snapshots.current().len();
+        // Whoever owns the folder owns the machine; whoever writes Connectors does not.
+        let loopback_allowed = flags.file.is_some() || flags.allow_loopback;
+        let dialer = Dialer::new(flags.bounds.connect_seconds, loopback_allowed);
+        let desk = login::Desk::open(self.runtime.handle(), snapshots.clone(), dialer);
+        let (login_questions, logins_asked) = bridge::login_channel();
+        bridge::answer_logins(logins_asked, Arc::clone(&desk))?;
+        let dataplane = Dataplane::start(Settings {
+            listeners,
             cores: flags.cores(),
-            connectors,
+            io: flags.io_mode(),
+            limits: flags.limits(self.files_max, process::pipes_max()),
+            snapshots,
+            questions,
+            login_questions,
+            cluster_domain: flags.cluster_domain.as_str().into(),
+            loopback_allowed,
+        })
+        .map_err(Error::Dataplane)?;
+        Ok(Serving { dataplane, listen, connectors, logins: desk.numbers() })
+    }
+
+    fn metrics(&self, serving: Option<&Serving>, reviews: Option<&Arc<Counts>>) -> Metrics {
+        let dataplane = serving.map(|serving| &serving.dataplane);
+        Metrics::new(Exposed {
+            status: Arc::clone(&self.status),
+            counters: dataplane.map_or_else(|| Vec::new().into(), Dataplane::counters),
+            driver: dataplane.map_or("none", Dataplane::driver),
+            logins: serving.map_or_else(Arc::default, |serving| Arc::clone(&serving.logins)),
+            dropped: Some(self.dropped.clone()),
+            reviews: reviews.map(Arc::clone),
+        })
+    }
+
+    /// Says that it serves, and ends by a signal. Whether the end was clean.
+    async fn until_drained(
+        &self,
+        serving: &Serving,
+        admin: SocketAddr,
+        signals: &mut drain::Signals,
+    ) -> io::Result<bool> {
+        announce(&Announcement {
+            listen: serving.listen.clone(),
+            admin,
+            io: serving.dataplane.driver(),
+            cores: self.flags.cores(),
+            connectors: serving.connectors,
         });
         signals.next().await;
-        status.drains();
-        io::Result::Ok(drain::drain(&dataplane, flags, &mut signals).await)
-    })?;
-    drop(telemetry);
-    std::process::exit(if clean { 0 } else { 1 })
+        self.status.drains();
+        Ok(drain::drain(&serving.dataplane, self.flags, signals).await)
+    }
+}
+
+/// A data plane that serves.
+struct Serving {
+    dataplane: Dataplane,
+    listen: Vec<SocketAddr>,
+    connectors: usize,
+    /// The counts of logins at registries.
+    logins: Arc<Numbers>,
 }
 
 /// The runtime of everything that is not a core's. One thread serves scrapes, while the first one
@@ -158,9 +274,6 @@ fn announce(serving: &Announcement) {
     }
     tracing::info!(?listen, %admin, io, cores, connectors, "serving");
 }
-
-/// Whoever owns the folder owns the machine.
-const LOOPBACK_ALLOWED: bool = true;
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     process::listen(address).map_err(|cause| Error::Listen(address, cause))

@@ -4,6 +4,7 @@
 //! here decides whether an object is any good. Secret bytes are wiped when an object is dropped.
 
 pub mod file;
+pub mod kube;
 pub mod manifest;
 
 use std::collections::BTreeMap;
@@ -72,15 +73,18 @@ impl fmt::Display for Named {
 /// Where an object stands: a file, and which of the file's documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The file's name within the folder.
+    /// The file's name within the folder, or another word for the source.
     pub file: Arc<str>,
-    /// The document, from 1; documents that hold nothing do not count.
+    /// The document, from 1, or 0 where the source has none; those that hold nothing do not count.
     pub document: usize,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, document {}", self.file, self.document)
+        match self.document {
+            0 => f.write_str(&self.file),
+            document => write!(f, "{}, document {document}", self.file),
+        }
     }
 }
 

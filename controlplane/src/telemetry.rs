@@ -21,7 +21,9 @@ pub struct Telemetry {
 impl Telemetry {
     /// Starts the log, and makes panics part of it.
     pub fn start(form: LogForm, filter: &str) -> Result<Self, ParseError> {
-        let filter = EnvFilter::builder().parse(filter)?;
+        // kube's own lines can hold an answer as it came, and with it a token: we say ourselves
+        // what failed.
+        let filter = EnvFilter::builder().parse(filter)?.add_directive("kube_client=off".parse()?);
         let (lines, writer) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(LINES_WAITING_MAX)

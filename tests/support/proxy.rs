@@ -14,7 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::caller::{basic, request};
-use super::{Answer, Caller, FakeRegistry, Manifests, PATIENCE, TOKEN, eventually, leak, within};
+use super::{
+    Answer, Caller, Cluster, FakeRegistry, Manifests, PATIENCE, TOKEN, eventually, leak, within,
+};
 
 /// The path of the program that the stories are about.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_harbor-connector");
@@ -96,19 +98,37 @@ impl Proxy {
         }
         let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
+        let mut proxy = Self::spawn(command, scratch, flags);
+        proxy.await_ready();
+        proxy
+    }
+
+    /// A proxy that serves the connectors of `cluster`, with more `flags`.
+    pub(crate) fn in_cluster(cluster: &Cluster, flags: &[&str]) -> Self {
+        let mut proxy = Self::launched_in(cluster, flags);
+        proxy.await_ready();
+        proxy
+    }
+
+    /// The same, not waited for: see [`Proxy::await_ready`].
+    pub(crate) fn launched_in(cluster: &Cluster, flags: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.arg("proxy").arg("--allow-loopback").env("KUBECONFIG", &cluster.kubeconfig);
+        Self::spawn(command, TempDir::new().expect("a temporary folder"), flags)
+    }
+
+    fn spawn(mut command: Command, scratch: TempDir, flags: &[&str]) -> Self {
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let child = Running(command.spawn().expect("the program starts"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let ready = serde_json::Value::Null;
-        let mut proxy =
-            Self { child, scratch, ready, listen: nowhere, admin: nowhere, ended: None };
-        proxy.await_ready();
-        proxy
+        Self { child, scratch, ready, listen: nowhere, admin: nowhere, ended: None }
     }
 
-    fn await_ready(&mut self) {
+    /// Waits until it says where it serves.
+    pub(crate) fn await_ready(&mut self) {
         let line = eventually("the proxy's line of JSON", || {
             let ended = self.child.0.try_wait().expect("a child");
             assert!(ended.is_none(), "the proxy ended: {ended:?}\n{}", self.log());
@@ -245,7 +265,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let failing = std::thread::panicking();
         let metrics = match self.ended {
-            None if !failing => self.admin("/metrics").body,
+            None if !failing && self.admin.port() != 0 => self.admin("/metrics").body,
             _ => Vec::new(),
         };
         if failing {

@@ -18,6 +18,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::Status;
 use crate::login::Numbers;
+use crate::review::kube::Counts;
 
 /// What is shown.
 pub struct Exposed {
@@ -31,6 +32,8 @@ pub struct Exposed {
     pub logins: Arc<Numbers>,
     /// Counts the lines that the log dropped.
     pub dropped: Option<ErrorCounter>,
+    /// Counts the reviews of a cluster.
+    pub reviews: Option<Arc<Counts>>,
 }
 
 /// Renders what is shown, on demand.
@@ -75,6 +78,7 @@ impl Collector for Exposed {
         self.connections(&mut page)?;
         self.registries(&mut page)?;
         self.logins(&mut page)?;
+        self.reviews(&mut page)?;
         page.histogram("exchange_duration", "From a request's first byte to its end", || {
             self.counters.iter().map(|core| &core.duration)
         })?;
@@ -234,6 +238,28 @@ impl Exposed {
             "login_questions",
             "Questions about logins at registries",
             self.sum(|core| &core.login_questions),
+        )
+    }
+
+    fn reviews(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Some(reviews) = &self.reviews else {
+            return Ok(());
+        };
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        page.counters(
+            "reviews",
+            "Reviews sent to the API server",
+            [
+                ([("kind", "token")], read(&reviews.tokens)),
+                ([("kind", "right")], read(&reviews.rights)),
+            ],
+        )?;
+        page.counter("reviews_failed", "Reviews without an answer", read(&reviews.failures))?;
+        page.counter("reviews_throttled", "Reviews not sent", read(&reviews.throttled))?;
+        page.counter(
+            "reviews_stale",
+            "Answers from what was allowed earlier, because the API server gave none",
+            read(&reviews.stale),
         )
     }
 

@@ -3,6 +3,7 @@
 //! Texts in; out go a table for the review, a snapshot for the cores, and a line in the log for
 //! each problem. What cannot be read changes nothing: the last good state stays in force.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use dataplane::vocabulary::Trust;
 use crate::admin::Status;
 use crate::bridge::SharedTable;
 use crate::compile::{compile, system_trust};
+use crate::source::Objects;
 use crate::source::file::Texts;
 use crate::source::manifest::Unreadable;
 
@@ -22,6 +24,8 @@ pub(super) struct Publication {
     status: Arc<Status>,
     system: Arc<Trust>,
     rights: u64,
+    /// The problems that the log has been told of, where the same come again and again.
+    told: HashSet<String>,
 }
 
 impl Publication {
@@ -29,7 +33,14 @@ impl Publication {
     pub(super) fn new(status: Arc<Status>) -> Self {
         let system = Arc::new(system_trust());
         let snapshots = Publisher::new();
-        Self { snapshots, table: SharedTable::default(), status, system, rights: 0 }
+        Self {
+            snapshots,
+            table: SharedTable::default(),
+            status,
+            system,
+            rights: 0,
+            told: HashSet::new(),
+        }
     }
 
     /// Where snapshots appear.
@@ -68,6 +79,26 @@ impl Publication {
         self.status.published(connectors, problems);
         tracing::info!(connectors, problems, generation = self.rights, "published");
         true
+    }
+
+    /// Publishes what a cluster holds. Its rights are reviewed elsewhere, so their number stays;
+    /// only problems that are new are logged. A defect that an object brings to light keeps the
+    /// last good state.
+    pub(super) fn follow(&mut self, objects: &Objects) {
+        let compiled = catch_unwind(AssertUnwindSafe(|| compile(objects, &self.system)));
+        let Ok(compiled) = compiled else {
+            self.keep([]);
+            return;
+        };
+        let problems: HashSet<String> = compiled.problems.iter().map(ToString::to_string).collect();
+        for problem in problems.difference(&self.told) {
+            tracing::warn!("{problem}");
+        }
+        self.told = problems;
+        let (connectors, problems) = (compiled.connectors.len(), compiled.problems.len());
+        self.snapshots.publish(Snapshot::new(compiled.connectors, 0));
+        self.status.published(connectors, problems);
+        tracing::debug!(connectors, problems, "published");
     }
 
     fn keep<'a>(&self, reasons: impl IntoIterator<Item = &'a Unreadable>) -> bool {

@@ -1,0 +1,83 @@
+//! What the API server itself refuses by the definitions that the program prints, in which words.
+
+use serde_json::{Value, json};
+
+use crate::support::Cluster;
+
+/// A connector of the story with `spec`.
+fn connector(cluster: &Cluster, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "connectors.alauda.io/v1alpha1", "kind": "Connector",
+        "metadata": {"name": name, "namespace": cluster.namespace}, "spec": spec,
+    })
+}
+
+#[test]
+fn a_connector_that_cannot_work_is_refused_with_a_word_on_what_to_do() {
+    let cluster = Cluster::new();
+    let good = json!({"connectorClassName": "harbor", "address": "https://harbor.example.com"});
+    let with = |field: &str, value: Value| {
+        let mut spec = good.clone();
+        spec[field] = value;
+        spec
+    };
+    let without = |field: &str| {
+        let mut spec = good.clone();
+        spec.as_object_mut().map(|fields| fields.remove(field));
+        spec
+    };
+    let secret = |value: Value| with("auth", json!({"name": "basicAuth", "secretRef": value}));
+    let long = "a".repeat(62);
+    let rows = [
+        ("h", good.clone(), ""),
+        ("h", secret(json!({"name": "s"})), ""),
+        ("h", with("auth", json!({"name": "basicAuth"})), ""),
+        ("h", with("address", json!("http://[fd00::1]:8080/prefix/")), ""),
+        ("h.dotted", good.clone(), "no dots"),
+        (&long, good.clone(), "at most 61"),
+        ("h", without("address"), "write the registry's URL"),
+        ("h", without("connectorClassName"), "write harbor"),
+        ("h", with("address", json!("harbor.example.com")), "write one such as https://"),
+        ("h", with("address", json!("https://u:p@h")), "put them into the Secret"),
+        ("h", with("address", json!("https://h/?x")), "remove it"),
+        ("h", with("address", json!("https://h.")), "without a trailing dot"),
+        ("h", with("address", json!("https://h:0")), "a port from 1 to 65535"),
+        ("h", with("address", json!(7)), "type"),
+        ("h", with("auth", json!({"name": "tokenAuth"})), "write basicAuth"),
+        ("h", with("auth", json!({"secretRef": {"name": "s"}})), "write basicAuth"),
+        ("h", secret(json!({})), "write the Secret's name"),
+        ("h", with("caCertSecretRef", json!({})), "write the Secret's name"),
+    ];
+    for (name, spec, word) in rows {
+        let (status, answer) = cluster.try_apply(&connector(&cluster, name, &spec));
+        let message = answer["message"].as_str().unwrap_or_default();
+        if word.is_empty() {
+            assert!(status < 300, "{spec}: {message}");
+        } else {
+            assert_eq!(
+                (status, answer["reason"].as_str()),
+                (422, Some("Invalid")),
+                "{name} {spec}"
+            );
+            assert!(message.contains(word), "{spec}: {message}");
+        }
+    }
+}
+
+#[test]
+fn the_columns_are_the_documented_ones() {
+    let cluster = Cluster::new();
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/";
+    for (name, columns) in [
+        ("connectors", &["Class", "Address", "Ready", "Reason", "Age"][..]),
+        ("connectorclasses", &["Ready", "Reason", "Age"][..]),
+    ] {
+        let (status, found) =
+            cluster.ask("GET", &format!("{path}{name}.connectors.alauda.io"), None);
+        assert_eq!(status, 200);
+        let version = &found["spec"]["versions"][0];
+        let shown = version["additionalPrinterColumns"].as_array().expect("columns");
+        assert_eq!(shown.iter().map(|column| &column["name"]).collect::<Vec<_>>(), columns);
+        assert!(version["subresources"]["status"].is_object(), "{found}");
+    }
+}

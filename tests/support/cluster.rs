@@ -1,0 +1,286 @@
+//! A cluster to tell stories in: the stand-in, or a real one that `KUBECONFIG` names.
+//!
+//! YAML in, objects in the cluster, a kubeconfig for the program and tokens for callers out. It
+//! talks to the API as any client does, so a story cannot tell the two apart; what only the
+//! stand-in can do is behind [`Cluster::stand_in`]. What it made it removes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
+use hyper::Request;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::apiserver::{ApiServer, resources};
+use super::manifests::PASSWORD;
+use super::{base64, eventually, manifests};
+
+/// Set to tell the stories to the cluster of `KUBECONFIG`.
+const REAL: &str = "HARBOR_CONNECTOR_TEST_CLUSTER";
+
+/// A cluster with the definitions, the class, and what the proxy needs.
+pub(crate) struct Cluster {
+    stand_in: Option<ApiServer>,
+    runtime: Runtime,
+    client: kube::Client,
+    scratch: TempDir,
+    /// The namespace of the story.
+    pub(crate) namespace: String,
+    /// The file that leads the proxy here, as its own service account.
+    pub(crate) kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// A cluster, and a namespace in it with the service accounts `builder`, who may get its
+    /// connectors, and `stranger`, who may not.
+    pub(crate) fn new() -> Self {
+        static STORIES: AtomicU32 = AtomicU32::new(0);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let stand_in = std::env::var_os(REAL).is_none().then(ApiServer::start);
+        let scratch = TempDir::new().expect("a temporary folder");
+        let config = match &stand_in {
+            Some(server) => {
+                let file = kubeconfig(scratch.path(), "admin", server, server.admin_token());
+                let config = kube::config::Kubeconfig::read_from(file).expect("a kubeconfig");
+                runtime.block_on(kube::Config::from_custom_kubeconfig(config, &Default::default()))
+            }
+            None => runtime.block_on(kube::Config::from_kubeconfig(&Default::default())),
+        };
+        let config = config.expect("a configuration");
+        let url = config.cluster_url.to_string();
+        let certificates = config.root_cert.clone().unwrap_or_default();
+        let client = runtime.block_on(async { kube::Client::try_from(config) }).expect("a client");
+        let number = STORIES.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("hc-{}-{number}", std::process::id());
+        let kubeconfig = scratch.path().join("proxy");
+        let cluster = Self { stand_in, runtime, client, scratch, namespace, kubeconfig };
+        cluster.install();
+        let token = cluster.token_for(
+            "harbor-connector-system",
+            "harbor-connector-proxy",
+            &json!({"expirationSeconds": 3600}),
+        );
+        let authority: String = match &cluster.stand_in {
+            Some(server) => base64(&server.certificate),
+            None => {
+                let pem = |der: &Vec<u8>| {
+                    let body = base64(der);
+                    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+                };
+                base64(certificates.iter().map(pem).collect::<String>())
+            }
+        };
+        write_kubeconfig(&cluster.kubeconfig, url.trim_end_matches('/'), &authority, &token);
+        cluster
+    }
+
+    /// The stand-in, when this is it.
+    pub(crate) fn stand_in(&mut self) -> Option<&mut ApiServer> {
+        self.stand_in.as_mut()
+    }
+
+    /// Whether this is a real cluster.
+    pub(crate) fn is_real(&self) -> bool {
+        self.stand_in.is_none()
+    }
+
+    /// What every cluster with this program has: definitions, class, rights; and the story's own.
+    fn install(&self) {
+        let (_, definitions, _) = super::proxy::run(&["crds"]);
+        self.apply(&definitions);
+        for kind in ["connectors", "connectorclasses"] {
+            // A definition is served a moment after it was accepted.
+            let path = format!("/apis/connectors.alauda.io/v1alpha1/{kind}");
+            eventually("the definition", || (self.ask("GET", &path, None).0 == 200).then_some(()));
+        }
+        self.apply(&namespace("harbor-connector-system"));
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        for file in ["class.yaml", "proxy-rbac.yaml"] {
+            self.apply(&fs::read_to_string(deploy.join(file)).expect("a manifest"));
+        }
+        let own = &self.namespace;
+        self.apply(&namespace(own));
+        for account in ["builder", "stranger"] {
+            self.apply(&format!(
+                "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, namespace: {own}}}}}"
+            ));
+        }
+        self.allow();
+    }
+
+    /// Gives `builder` the right to get the connectors.
+    pub(crate) fn allow(&self) {
+        let own = &self.namespace;
+        let text = manifests::right(own)
+            .replace("name: builder, namespace: ci", &format!("name: builder, namespace: {own}"));
+        self.apply(&text);
+    }
+
+    /// Takes that right away.
+    pub(crate) fn forbid(&self) {
+        self.delete("rbac.authorization.k8s.io/v1", "RoleBinding", "use-connectors");
+    }
+
+    /// The connector `name` at `address` with its Secret, for the marked account.
+    pub(crate) fn connect(&self, name: &str, address: &str) {
+        self.apply(&manifests::secret(&self.namespace, name, PASSWORD));
+        self.apply(&manifests::connector(&self.namespace, name, address, ""));
+    }
+
+    /// Applies every document of `text`, as `kubectl apply --server-side` does.
+    #[track_caller]
+    pub(crate) fn apply(&self, text: &str) {
+        for document in documents(text) {
+            let (status, answer) = self.try_apply(&document);
+            assert!((200..300).contains(&status), "{status} {answer} for {document}");
+        }
+    }
+
+    /// Applies one object: the status and the answer.
+    pub(crate) fn try_apply(&self, object: &Value) -> (u16, Value) {
+        let path = format!("{}?fieldManager=stories&force=true", self.path(object));
+        self.ask("PATCH", &path, Some(("application/apply-patch+yaml", object)))
+    }
+
+    /// Applies the documents of many texts, several at a time.
+    pub(crate) fn apply_many(&self, texts: impl Iterator<Item = String>) {
+        let objects: Vec<Value> = texts.flat_map(|text| documents(&text)).collect();
+        self.runtime.block_on(async {
+            let applied = objects.iter().map(|object| async move {
+                let path = format!("{}?fieldManager=stories&force=true", self.path(object));
+                let body = Body::from(object.to_string().into_bytes());
+                let request = Request::patch(path)
+                    .header("Content-Type", "application/apply-patch+yaml")
+                    .body(body)
+                    .expect("a request");
+                let answer = self.client.send(request).await.expect("the API server answers");
+                assert!(answer.status().is_success(), "{} for {object}", answer.status());
+                answer.into_body().collect().await.expect("a body");
+            });
+            futures_util::stream::iter(applied).buffer_unordered(16).collect::<()>().await;
+        });
+    }
+
+    /// Removes an object of the story's namespace, which must be there.
+    #[track_caller]
+    pub(crate) fn delete(&self, api_version: &str, kind: &str, name: &str) {
+        let object = json!({
+            "apiVersion": api_version, "kind": kind,
+            "metadata": {"name": name, "namespace": self.namespace},
+        });
+        let (status, answer) = self.ask("DELETE", &self.path(&object), None);
+        assert!((200..300).contains(&status), "{status} {answer}");
+    }
+
+    /// A token of a service account of the story, as a volume of a Pod holds it.
+    pub(crate) fn token(&self, account: &str) -> String {
+        let spec = json!({"audiences": ["connectors-proxy"], "expirationSeconds": 3600});
+        self.token_for(&self.namespace, account, &spec)
+    }
+
+    /// A token with the `spec` of a TokenRequest.
+    #[track_caller]
+    pub(crate) fn token_for(&self, namespace: &str, account: &str, spec: &Value) -> String {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec,
+        });
+        let (status, answer) = self.ask("POST", &path, Some(("application/json", &request)));
+        assert_eq!(status, 201, "{answer}");
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// One request as the administrator: the status and the body.
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, &Value)>,
+    ) -> (u16, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        let mut bytes = Vec::new();
+        if let Some((kind, value)) = body {
+            request = request.header("Content-Type", kind);
+            bytes = value.to_string().into_bytes();
+        }
+        let request = request.body(Body::from(bytes)).expect("a request");
+        self.runtime.block_on(async {
+            let answer = self.client.send(request).await.expect("the API server answers");
+            let status = answer.status().as_u16();
+            let body = answer.into_body().collect().await.expect("a body").to_bytes();
+            (status, serde_json::from_slice(&body).unwrap_or_default())
+        })
+    }
+
+    fn path(&self, object: &Value) -> String {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+        let resource = resources::of_kind(&version, &kind).expect("a known kind");
+        let group = if version.contains('/') { "apis" } else { "api" };
+        let namespace = match (resource.namespaced, object["metadata"]["namespace"].as_str()) {
+            (false, _) => String::new(),
+            (true, namespace) => format!("/namespaces/{}", namespace.unwrap_or(&self.namespace)),
+        };
+        let name = text(&object["metadata"]["name"]);
+        format!("/{group}/{version}{namespace}/{}/{name}", resource.plural)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let nobody_else_needs_it = self.stand_in.is_none();
+        if nobody_else_needs_it {
+            let path = format!("/api/v1/namespaces/{}", self.namespace);
+            let (status, answer) = self.ask("DELETE", &path, None);
+            if status >= 300 && !std::thread::panicking() {
+                panic!("the namespace stays: {status} {answer}");
+            }
+        }
+        let _ = fs::remove_dir_all(self.scratch.path());
+    }
+}
+
+/// The documents of a text, as JSON.
+pub(crate) fn documents(text: &str) -> Vec<Value> {
+    let mut reader = text.as_bytes();
+    serde_saphyr::read::<_, Value>(&mut reader)
+        .map(|document| document.expect("YAML"))
+        .filter(|document| !document.is_null())
+        .collect()
+}
+
+fn namespace(name: &str) -> String {
+    format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")
+}
+
+fn kubeconfig(folder: &Path, name: &str, server: &ApiServer, token: &str) -> PathBuf {
+    let file = folder.join(name);
+    let url = format!("https://{}", server.address);
+    write_kubeconfig(&file, &url, &base64(&server.certificate), token);
+    file
+}
+
+fn write_kubeconfig(file: &Path, url: &str, authority: &str, token: &str) {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "story",
+        "contexts": [{"name": "story", "context": {"cluster": "story", "user": "story"}}],
+        "clusters": [{
+            "name": "story",
+            "cluster": {"server": url, "certificate-authority-data": authority},
+        }],
+        "users": [{"name": "story", "user": {"token": token}}],
+    });
+    fs::write(file, config.to_string()).expect("a kubeconfig");
+}
