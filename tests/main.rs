@@ -27,6 +27,7 @@ mod admission;
 mod cluster;
 mod reviews;
 mod hostile;
+mod csi;
 mod memory;
 mod image;
 mod leak;

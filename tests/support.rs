@@ -12,6 +12,7 @@ pub(crate) mod dockerd;
 pub(crate) mod fake_registry;
 pub(crate) mod harbor;
 pub(crate) mod image;
+pub(crate) mod kubelet;
 pub(crate) mod leak;
 pub(crate) mod manifests;
 pub(crate) mod programs;

@@ -3,6 +3,8 @@
 //! The command line in, one struct per verb out. Nothing is started here. The numbers of
 //! [`Limits`] stand in [`ProxyFlags::limits`], in sight and with their reasons.
 
+mod csi;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::IoMode;
 use dataplane::limits::Limits;
 
+pub use self::csi::{CsiFlags, VolumeForm};
 use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
@@ -30,6 +33,8 @@ pub struct CommandLine {
 pub enum Verb {
     /// Serves connectors: the caller's token out, the registry's credential in.
     Proxy(Box<ProxyFlags>),
+    /// Serves volumes in which Pods find everything they need to use their connectors.
+    Csi(Box<CsiFlags>),
     /// Compiles the manifests of a folder and prints what is wrong; exit code 1 if anything is.
     Check(CheckFlags),
     /// Prints the custom resource definitions.
@@ -408,9 +413,11 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_variable_of_its_name() {
         let command = CommandLine::command();
-        let proxy = command.find_subcommand("proxy").unwrap();
-        let named =
-            proxy.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag.get_env())));
+        let flags = ["proxy", "csi"].map(|verb| command.find_subcommand(verb).unwrap());
+        let named = flags
+            .into_iter()
+            .flat_map(clap::Command::get_arguments)
+            .filter_map(|flag| Some((flag.get_long()?, flag.get_env())));
         for (long, variable) in named.filter(|(long, _)| *long != "help") {
             let expected = format!("HARBOR_CONNECTOR_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(variable.and_then(|name| name.to_str()), Some(&*expected));

@@ -1,7 +1,7 @@
 //! The control plane: what the user wrote becomes what the data plane reads.
 //!
 //! Modules stand in reading order: flags, the user's contract, the sources of it, its meaning, and
-//! then what the verb `proxy` is made of. `compile` is the heart.
+//! then what the verbs `proxy` and `csi` are made of. `compile` is the heart.
 
 pub mod config;
 pub mod telemetry;
@@ -15,4 +15,5 @@ pub mod login;
 pub mod bridge;
 pub mod admin;
 pub mod proxy;
+pub mod csi;
 pub mod check;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use controlplane::config::{CommandLine, Verb};
-use controlplane::{check, proxy};
+use controlplane::{check, csi, proxy};
 
 fn main() -> ExitCode {
     let command = CommandLine::parse();
@@ -26,6 +26,10 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
         Verb::Proxy(flags) => {
             drop(out);
             Ok(proxy::run(&flags)?)
+        }
+        Verb::Csi(flags) => {
+            drop(out);
+            Ok(csi::run(&flags)?)
         }
         Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),
         Verb::Crds => {

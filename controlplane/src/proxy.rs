@@ -4,7 +4,7 @@
 //! no new connections, transfers to their end or to the deadline, exit. Runtimes are never dropped.
 
 mod drain;
-mod process;
+pub(crate) mod process;
 mod publish;
 
 use std::io::{self, Write as _};

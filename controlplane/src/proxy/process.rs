@@ -19,7 +19,7 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, capabilities};
 
 /// Keeps the memory of this process from core files, debuggers and `/proc/<pid>/mem`.
-pub(super) fn harden() {
+pub(crate) fn harden() {
     // Where a sandbox forbids these calls it forbids what they prevent as well.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
