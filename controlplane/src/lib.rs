@@ -10,6 +10,7 @@ pub mod source;
 pub mod compile;
 pub mod review;
 pub mod bridge;
+pub mod authority;
 pub mod admin;
 pub mod proxy;
 pub mod check;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use controlplane::config::{CommandLine, Verb};
-use controlplane::{check, proxy};
+use controlplane::{authority, check, proxy};
 
 fn main() -> ExitCode {
     let command = CommandLine::parse();
@@ -28,6 +28,10 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
             let Some(folder) = flags.file.clone() else { no_source() };
             drop(out);
             Ok(proxy::run(&flags, folder)?)
+        }
+        Verb::Ca(flags) => {
+            authority::folder::step(&flags, &mut out)?;
+            Ok(true)
         }
         Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),
         Verb::Crds => {

@@ -3,6 +3,7 @@
 //! Flags and a folder in; when it serves, one line of JSON on stdout. It ends by a signal: no new
 //! connections, transfers to their end or to the deadline, exit. Runtimes are never dropped.
 
+mod authority;
 mod drain;
 mod process;
 mod publish;
@@ -13,12 +14,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use dataplane::{Dataplane, Settings};
+use dataplane::{Dataplane, Own, Settings};
+use serde_json::Value;
 use tokio::runtime::{self, Runtime};
 use tracing_subscriber::filter::ParseError;
 
+pub(crate) use self::authority::default_folder;
 use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
+use crate::authority::commission::{self, Workshop};
 use crate::bridge;
 use crate::config::ProxyFlags;
 use crate::source::file::{self, Folder, Seen};
@@ -37,6 +41,9 @@ pub enum Error {
     /// An address that could not be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The folder of the interception CA cannot be used.
+    #[error("--ca-dir: {0}")]
+    Authority(#[from] authority::Error),
     /// The cores did not start.
     #[error("the data plane did not start: {0}")]
     Dataplane(io::Error),
@@ -59,24 +66,35 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         tracing::error!("the manifests cannot be read: mend them and start again");
         return Ok(false);
     }
-    let listeners: Vec<TcpListener> =
-        flags.listen.iter().map(|address| listen(*address)).collect::<Result<_, Error>>()?;
+    let ca = authority::open(flags)?;
+    let (listeners, tls_listeners) = (listen_all(&flags.listen)?, listen_all(&flags.listen_tls)?);
     let admin = listen(flags.admin)?;
     let (questions, asked) = bridge::channel();
     bridge::answer(asked, publication.table())?;
-    let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+    let (commissions, wanted) = commission::channel();
+    let (listen, listen_tls) = (addresses(&listeners)?, addresses(&tls_listeners)?);
+    let own = own(flags, &listen, &listen_tls);
+    let bundle = ca.as_ref().map(|(folder, _)| folder.bundle());
     let admin_address = admin.local_addr()?;
     let dataplane = Dataplane::start(Settings {
         listeners,
+        tls_listeners,
         cores: flags.cores(),
         io: flags.io_mode(),
         limits: flags.limits(files_max, process::pipes_max()),
         snapshots: publication.snapshots(),
         questions,
-        cluster_domain: flags.cluster_domain.as_str().into(),
+        commissions,
+        own: own.clone(),
+        passthrough: flags.passthrough(),
         loopback_allowed: true,
     })
     .map_err(Error::Dataplane)?;
+    let workshop = ca.map(|(folder, authority)| {
+        let (snapshots, cores) = (publication.snapshots(), dataplane.cores());
+        Workshop { folder, authority, snapshots, own, cores }
+    });
+    commission::answer(wanted, workshop)?;
     let connectors = publication.snapshots().current().len();
     let seen = Seen::of(Ok(&texts));
     drop(texts);
@@ -93,6 +111,8 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         let mut signals = drain::Signals::listen()?;
         announce(&Announcement {
             listen,
+            listen_tls,
+            ca: bundle,
             admin: admin_address,
             io: dataplane.driver(),
             cores: flags.cores(),
@@ -130,6 +150,8 @@ fn follow(folder: Folder, seen: Seen, mut publication: Publication) -> io::Resul
 /// The line on stdout.
 struct Announcement {
     listen: Vec<SocketAddr>,
+    listen_tls: Vec<SocketAddr>,
+    ca: Option<PathBuf>,
     admin: SocketAddr,
     io: &'static str,
     cores: usize,
@@ -138,17 +160,39 @@ struct Announcement {
 
 /// Prints the line. Nobody may be reading, and that is no reason not to serve.
 fn announce(serving: &Announcement) {
-    let Announcement { listen, admin, io, cores, connectors } = serving;
+    let Announcement { listen, listen_tls, ca, admin, io, cores, connectors } = serving;
     let first = listen.first().map(ToString::to_string).unwrap_or_default();
+    let tls = listen_tls.first().map(|first| format!(r#""listen_tls":"{first}","#));
     // Written by hand for the order of its fields; addresses and numbers need no escaping.
+    let tls = tls.unwrap_or_default();
+    let path = ca.as_ref().map(|path| Value::from(path.to_string_lossy()).to_string());
+    let path = path.map(|path| format!(r#","ca":{path}"#)).unwrap_or_default();
     let line = format!(
-        r#"{{"listen":"{first}","admin":"{admin}","io":"{io}","cores":{cores},"connectors":{connectors}}}"#
+        r#"{{"listen":"{first}",{tls}"admin":"{admin}","io":"{io}","cores":{cores},"connectors":{connectors}{path}}}"#
     );
     let mut out = io::stdout().lock();
     if let Err(cause) = writeln!(out, "{line}").and_then(|()| out.flush()) {
         tracing::warn!(%cause, "the line of addresses could not be printed");
     }
-    tracing::info!(?listen, %admin, io, cores, connectors, "serving");
+    let ca = ca.as_ref().map(|path| path.display().to_string());
+    tracing::info!(?listen, ?listen_tls, %admin, io, cores, connectors, ca, "serving");
+}
+
+/// Under what callers reach this proxy.
+fn own(flags: &ProxyFlags, listen: &[SocketAddr], listen_tls: &[SocketAddr]) -> Own {
+    Own {
+        cluster_domain: flags.cluster_domain.to_ascii_lowercase().into(),
+        names: flags.service_names.iter().map(|name| name.as_str().into()).collect(),
+        addresses: listen.iter().chain(listen_tls).copied().collect(),
+    }
+}
+
+fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Error> {
+    addresses.iter().map(|address| listen(*address)).collect()
+}
+
+fn addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
+    listeners.iter().map(TcpListener::local_addr).collect()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

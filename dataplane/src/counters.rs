@@ -104,6 +104,8 @@ pub enum Route {
     Referrers,
     /// Harbor's own API.
     Api,
+    /// A CONNECT.
+    Connect,
     /// Nothing that could be told.
     #[default]
     Unknown,
@@ -111,7 +113,7 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of [`Route::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ping,
         Self::Manifest,
         Self::Blob,
@@ -119,6 +121,7 @@ impl Route {
         Self::Tags,
         Self::Referrers,
         Self::Api,
+        Self::Connect,
         Self::Unknown,
     ];
 
@@ -132,6 +135,7 @@ impl Route {
             Self::Tags => "tags",
             Self::Referrers => "referrers",
             Self::Api => "api",
+            Self::Connect => "connect",
             Self::Unknown => "unknown",
         }
     }
@@ -174,6 +178,18 @@ pub struct Counters {
     pub questions: Counter,
     /// Verdicts answered from memory.
     pub verdicts_remembered: Counter,
+    /// TLS handshakes with callers that succeeded.
+    pub handshakes: Counter,
+    /// TLS handshakes with callers that failed.
+    pub handshakes_failed: Counter,
+    /// Certificates asked of the control plane.
+    pub certificates_asked: Counter,
+    /// Tunnels whose TLS was ended here, in a registry's stead.
+    pub interceptions: Counter,
+    /// Tunnels to hosts that are no connector's.
+    pub tunnels: Counter,
+    /// Such tunnels that are open.
+    pub tunnels_open: Gauge,
     /// Connection tasks that panicked.
     pub panics: Counter,
     /// From a request's first byte to its end.

@@ -25,6 +25,8 @@ mod authorise;
 mod route;
 mod rewrite;
 mod connect;
+mod intercept;
+mod passthrough;
 mod stream;
 mod reply;
 mod account;
@@ -38,12 +40,15 @@ mod body;
 mod worker;
 mod mailbox;
 mod balance;
+mod own;
 mod io;
 mod transport;
 mod buffer;
 mod pipes;
 mod pool;
 mod tls;
+mod certificates;
+mod handshake;
 mod resolve;
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -53,5 +58,8 @@ pub mod fuzzing;
 #[doc(hidden)]
 pub mod counting;
 
+pub use certificates::{Certificate, Commission, Subject};
 pub use mailbox::{Postbox, Question};
-pub use worker::{Dataplane, IoMode, Settings};
+pub use own::Own;
+pub use passthrough::{Hosts, Passthrough};
+pub use worker::{Cores, Dataplane, IoMode, Settings};

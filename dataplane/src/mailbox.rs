@@ -14,6 +14,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::balance::{Place, Transfer};
 use crate::buffer::Buffer;
+use crate::certificates::Certificate;
 use crate::vocabulary::{ConnectorRef, Token, Verdict};
 
 /// What a core is told.
@@ -24,8 +25,21 @@ pub(crate) enum Mail {
     Verdict(u64, Verdict),
     /// The addresses that name look-up `number` found.
     Addresses(u64, io::Result<Vec<SocketAddr>>),
+    /// The answer to commission `number`.
+    Certificate(u64, Option<Certificate>),
+    /// The CA has changed: certificates are to be asked for anew.
+    ForgetCertificates,
     /// Finish what runs, keep no connection alive.
     Drain,
+}
+
+/// What a listening socket takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// HTTP, or TLS if that is how it begins.
+    Either,
+    /// TLS alone.
+    TlsOnly,
 }
 
 /// A caller's connection on its way to a core.
@@ -34,6 +48,8 @@ pub(crate) struct Handover {
     pub(crate) socket: TcpStream,
     /// The caller's address, for the log.
     pub(crate) peer: SocketAddr,
+    /// How it came in.
+    pub(crate) entrance: Entrance,
     /// What another core has read from it already.
     pub(crate) already_read: Buffer,
     /// Its place among the connections of the core it goes to.

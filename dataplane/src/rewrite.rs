@@ -9,6 +9,7 @@ mod answer;
 mod fields;
 mod location;
 mod query;
+pub(crate) mod via;
 
 use zeroize::Zeroizing;
 
@@ -112,6 +113,8 @@ fn outbound(routed: &Routed, request_id: &str, mount: query::Mount) -> Result<Ou
         head.extend_from_slice(b"\r\n");
     }
     push(&mut head, ["X-Request-ID: ", request_id, "\r\n"]);
+    // Under this name we know a request that comes back to us (RFC 9110 §7.6.3).
+    push(&mut head, ["Via: 1.1 ", &via::pseudonym(request_id), "\r\n"]);
     framing_of(method, routed.framing, &mut head);
     head.extend_from_slice(b"\r\n");
     debug_assert!(head.len() <= room, "the head outgrew its estimate");
@@ -171,7 +174,7 @@ fn push<const N: usize>(head: &mut Vec<u8>, parts: [&str; N]) {
 }
 
 /// The names of the fields that we set, the version, the framing.
-const ROOM_FOR_OUR_FIELDS: usize = 256;
+const ROOM_FOR_OUR_FIELDS: usize = 320;
 
 #[cfg(test)]
 mod tests;

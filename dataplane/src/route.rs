@@ -11,7 +11,7 @@ use crate::body::Framing;
 use crate::error::{Error, Kind, Stage};
 use crate::parse::RequestHead;
 use crate::snapshot::Snapshot;
-use crate::target::Target;
+use crate::target::{Resource, Target};
 use crate::vocabulary::{Access, Connector};
 
 /// An allowed request and the connector that serves it.
@@ -44,6 +44,9 @@ pub(crate) fn find(
     if let Access::Unready(reason) = &connector.access {
         record.detail = Some(reason.clone());
         return Err(unready);
+    }
+    if let Resource::Foreign(kind) = *parsed.target.resource() {
+        return Err(Error::new(Stage::Parse, kind));
     }
     let connector = Arc::clone(connector);
     Ok(Routed { head: parsed.head, target: parsed.target, framing: parsed.framing, connector })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::vocabulary::{Connector, ConnectorRef};
+use crate::vocabulary::{Connector, ConnectorRef, Origin};
 
 /// Everything a request can be routed by.
 #[derive(Debug, Default)]
@@ -33,6 +33,18 @@ impl Snapshot {
     /// The connector of that name, if there is one.
     pub fn connector(&self, reference: &ConnectorRef) -> Option<&Arc<Connector>> {
         self.connectors.get(reference)
+    }
+
+    /// The first of `listed` whose registry is at `origin`: by its address or one of the others.
+    pub fn serving<'a>(
+        &self,
+        listed: &'a [ConnectorRef],
+        origin: &Origin,
+    ) -> Option<&'a ConnectorRef> {
+        listed.iter().find(|reference| {
+            let connector = self.connectors.get(reference);
+            connector.is_some_and(|known| known.origin == *origin || known.aliases.contains(origin))
+        })
     }
 
     /// All connectors, in no order.

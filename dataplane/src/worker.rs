@@ -20,16 +20,21 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustls::server::ProducesTickets;
 
 use crate::accept;
 use crate::authorise::Verdicts;
+use crate::certificates::{Certificates, Commission};
 use crate::counters::{AllCounters, Counters};
 use crate::io as core_io;
 use crate::limits::Limits;
-use crate::mailbox::{Inbox, Mail, Postbox, Question, mailbox};
+use crate::mailbox::{Entrance, Inbox, Mail, Postbox, Question, mailbox};
+use crate::own::Own;
+use crate::passthrough::Passthrough;
 use crate::pipes::Pipes;
 use crate::pool::{Key, Pool};
 use crate::resolve::{self, Lookup, Names};
+use crate::rewrite::via;
 use crate::snapshot::{Publisher, Reader, Snapshot};
 use crate::tls::TlsConfigs;
 use crate::transport::Transport;
@@ -49,6 +54,8 @@ pub enum IoMode {
 pub struct Settings {
     /// The bound listening sockets.
     pub listeners: Vec<TcpListener>,
+    /// Those where TLS alone is spoken.
+    pub tls_listeners: Vec<TcpListener>,
     /// How many cores; at least one is started.
     pub cores: usize,
     /// Which driver.
@@ -59,8 +66,12 @@ pub struct Settings {
     pub snapshots: Publisher,
     /// Where questions about callers go; bounded.
     pub questions: Sender<Question>,
-    /// What follows `.svc.` in a Service's full name, `cluster.local` as a rule.
-    pub cluster_domain: Box<str>,
+    /// Where wishes for certificates go; bounded.
+    pub commissions: Sender<Commission>,
+    /// Under what callers reach this proxy.
+    pub own: Own,
+    /// What becomes of tunnels to hosts that are no connector's.
+    pub passthrough: Passthrough,
     /// Whether a registry may be on this machine's loopback: only under `--file`, since whoever
     /// owns the folder owns the machine.
     pub loopback_allowed: bool,
@@ -70,7 +81,7 @@ pub struct Settings {
 pub struct Dataplane {
     counters: AllCounters,
     postboxes: Arc<[Postbox]>,
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<(Arc<TcpListener>, Entrance)>,
     driver: &'static str,
 }
 
@@ -91,6 +102,10 @@ impl Dataplane {
         let counters: AllCounters = (0..count).map(|_| Arc::default()).collect();
         let lookups = resolve::start_helpers()?;
         let (ready, started) = mpsc::channel();
+        let own = Arc::new(settings.own);
+        let passthrough = Arc::new(settings.passthrough);
+        let tickets = rustls::crypto::ring::Ticketer::new().map_err(io::Error::other)?;
+        let process = random()?;
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let seed = Seed {
                 index,
@@ -100,7 +115,11 @@ impl Dataplane {
                 snapshots: settings.snapshots.reader(),
                 questions: settings.questions.clone(),
                 lookups: lookups.clone(),
-                cluster_domain: settings.cluster_domain.clone(),
+                commissions: settings.commissions.clone(),
+                own: Arc::clone(&own),
+                passthrough: Arc::clone(&passthrough),
+                tickets: Arc::clone(&tickets),
+                process,
                 loopback_allowed: settings.loopback_allowed,
             };
             let ready = ready.clone();
@@ -116,7 +135,10 @@ impl Dataplane {
         for _ in 0..count {
             started.recv().map_err(io::Error::other)??;
         }
-        let listeners = settings.listeners.into_iter().map(Arc::new).collect();
+        let either = settings.listeners.into_iter().map(|one| (Arc::new(one), Entrance::Either));
+        let tls = settings.tls_listeners.into_iter();
+        let tls = tls.map(|one| (Arc::new(one), Entrance::TlsOnly));
+        let listeners = either.chain(tls).collect();
         let driver = if uring { "io_uring" } else { "epoll" };
         let dataplane = Self { counters, postboxes, listeners, driver };
         dataplane.accept(settings.limits.connections_max)?;
@@ -143,12 +165,17 @@ impl Dataplane {
 
     /// Stops accepting. Connections that are open go on.
     pub fn close_listeners(&self) {
-        for listener in &self.listeners {
+        for (listener, _) in &self.listeners {
             // Shutting a listening socket down also wakes the thread that accepts on it.
             if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
                 tracing::warn!(%error, "cannot stop listening");
             }
         }
+    }
+
+    /// The cores, for what they are told while they run.
+    pub fn cores(&self) -> Cores {
+        Cores(Arc::clone(&self.postboxes))
     }
 
     /// Callers' connections that are open.
@@ -157,17 +184,31 @@ impl Dataplane {
     }
 
     fn accept(&self, connections_max: usize) -> io::Result<()> {
-        for (number, listener) in self.listeners.iter().enumerate() {
-            let listener = Arc::clone(listener);
+        for (number, (listener, entrance)) in self.listeners.iter().enumerate() {
+            let (listener, entrance) = (Arc::clone(listener), *entrance);
             // The thread that accepts does nothing else: it waits in the call itself.
             listener.set_nonblocking(false)?;
             let postboxes = Arc::clone(&self.postboxes);
             let counters = Arc::clone(&self.counters);
             thread::Builder::new().name(format!("accept-{number}")).spawn(move || {
-                accept::listen(&listener, &postboxes, &counters, connections_max);
+                accept::listen(&listener, entrance, &postboxes, &counters, connections_max);
             })?;
         }
         Ok(())
+    }
+}
+
+/// All cores of a data plane.
+#[derive(Clone, Debug)]
+pub struct Cores(Arc<[Postbox]>);
+
+impl Cores {
+    /// Has every core ask for certificates anew: the CA has changed. What was answered before this
+    /// call is forgotten, what is answered after it is kept.
+    pub fn forget_certificates(&self) {
+        for postbox in self.0.iter() {
+            postbox.send(Mail::ForgetCertificates);
+        }
     }
 }
 
@@ -193,15 +234,21 @@ pub(crate) struct Core {
     pub(crate) pipes: Rc<Pipes>,
     /// Its TLS configurations.
     pub(crate) tls: RefCell<TlsConfigs>,
-    /// See [`Settings::cluster_domain`].
-    pub(crate) cluster_domain: Box<str>,
+    /// What it knows of certificates to meet callers with.
+    pub(crate) certificates: Certificates,
+    /// See [`Settings::own`].
+    pub(crate) own: Arc<Own>,
+    /// See [`Settings::passthrough`].
+    pub(crate) passthrough: Arc<Passthrough>,
+    /// What this process calls itself in `Via`.
+    pub(crate) pseudonym: Box<str>,
     /// See [`Settings::loopback_allowed`].
     pub(crate) loopback_allowed: bool,
     snapshots: RefCell<Reader>,
     drain: RefCell<Option<oneshot::Sender<()>>>,
     drained: Shared<oneshot::Receiver<()>>,
     requests: Cell<u64>,
-    request_prefix: u64,
+    process: u64,
 }
 
 impl Core {
@@ -224,7 +271,8 @@ impl Core {
     pub(crate) fn next_request_id(&self) -> Box<str> {
         let number = self.requests.get() + 1;
         self.requests.set(number);
-        format!("{:016x}-{number:x}", self.request_prefix).into_boxed_str()
+        let Self { process, index, .. } = self;
+        format!("{process:016x}-{index:x}-{number:x}").into_boxed_str()
     }
 
     /// Deals with one piece of mail.
@@ -238,6 +286,10 @@ impl Core {
                 self.verdicts.deliver(number, &verdict, &self.limits);
             }
             Mail::Addresses(number, found) => self.names.deliver(number, found, Instant::now()),
+            Mail::Certificate(number, made) => {
+                self.certificates.deliver(number, made, &self.limits);
+            }
+            Mail::ForgetCertificates => self.certificates.forget(),
             Mail::Drain => {
                 if let Some(drain) = self.drain.borrow_mut().take() {
                     // Nobody waits where no connection idles.
@@ -258,6 +310,7 @@ impl Core {
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
         self.verdicts.expire(&self.limits);
+        self.certificates.expire(now, &self.limits);
     }
 }
 
@@ -285,7 +338,11 @@ struct Seed {
     snapshots: Reader,
     questions: Sender<Question>,
     lookups: Sender<Lookup>,
-    cluster_domain: Box<str>,
+    commissions: Sender<Commission>,
+    own: Arc<Own>,
+    passthrough: Arc<Passthrough>,
+    tickets: Arc<dyn ProducesTickets>,
+    process: u64,
     loopback_allowed: bool,
 }
 
@@ -323,30 +380,43 @@ impl Seed {
         let missing = || io::Error::other("a core without counters or mailbox");
         let counters = Arc::clone(self.all.get(self.index).ok_or_else(missing)?);
         let postbox = self.postboxes.get(self.index).ok_or_else(missing)?.clone();
-        let mut prefix = [0; 8];
-        SystemRandom::new().fill(&mut prefix).map_err(|_| io::Error::other("no randomness"))?;
         let (drain, drained) = oneshot::channel();
         let Limits { idle_registry_wait, idle_registry_max, .. } = *self.limits;
         Ok(Core {
             index: self.index,
             verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
+            certificates: Certificates::new(
+                self.commissions,
+                postbox.clone(),
+                Arc::clone(&counters),
+                self.tickets,
+            ),
             names: Names::new(self.lookups, postbox),
             pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
             pipes: Pipes::new(&self.limits, &counters),
             tls: RefCell::default(),
-            cluster_domain: self.cluster_domain,
+            own: self.own,
+            passthrough: self.passthrough,
+            pseudonym: via::pseudonym(&format!("{:016x}", self.process)).into(),
             loopback_allowed: self.loopback_allowed,
             snapshots: RefCell::new(self.snapshots),
             drain: RefCell::new(Some(drain)),
             drained: drained.shared(),
             requests: Cell::new(0),
-            request_prefix: u64::from_ne_bytes(prefix),
+            process: self.process,
             limits: self.limits,
             counters,
             all: self.all,
             postboxes: self.postboxes,
         })
     }
+}
+
+/// A number that no other process is likely to have.
+fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Keeps this thread on one of the processors the process may use. Which one core 0 gets depends
@@ -392,7 +462,11 @@ mod tests {
             snapshots: Publisher::new().reader(),
             questions,
             lookups: resolve::start_helpers().unwrap(),
-            cluster_domain: "cluster.local".into(),
+            commissions: crossbeam::channel::bounded(1).0,
+            own: Arc::new(Own { cluster_domain: "cluster.local".into(), ..Own::default() }),
+            passthrough: Arc::default(),
+            tickets: rustls::crypto::ring::Ticketer::new().unwrap(),
+            process: 1,
             loopback_allowed: true,
         }
     }
@@ -410,6 +484,7 @@ mod tests {
         let handover = Handover {
             socket: socket.unwrap().into(),
             peer: address,
+            entrance: Entrance::Either,
             already_read: Buffer::default(),
             place: Place::take(&core.counters),
             transfer: None,

@@ -95,6 +95,10 @@ impl Proxy {
         }
         let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
+        // A user of its own has its state elsewhere, or none.
+        if !scratch.path().join("harbor-connector").exists() {
+            command.arg("--ca-dir").arg(scratch.path().join("ca"));
+        }
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
@@ -185,6 +189,16 @@ impl Proxy {
     /// The folder of manifests.
     pub(crate) fn folder(&self) -> PathBuf {
         self.scratch.path().join("manifests")
+    }
+
+    /// What callers have to trust so that it may end their TLS.
+    pub(crate) fn ca(&self) -> String {
+        read(&self.ca_path())
+    }
+
+    /// The file that holds it.
+    pub(crate) fn ca_path(&self) -> PathBuf {
+        self.ready["ca"].as_str().expect("it says where ca.crt is").into()
     }
 
     /// What it has logged.
