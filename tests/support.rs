@@ -9,6 +9,7 @@ pub(crate) mod fake_registry;
 pub(crate) mod image;
 pub(crate) mod leak;
 pub(crate) mod manifests;
+pub(crate) mod netns;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 

@@ -6,14 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::authorise::listed;
 use crate::body::{self, Decoder, Framing, Step};
 use crate::limits::Limits;
 use crate::parse::{self, Fields};
 use crate::rewrite::{self, Outbound, Reply};
 use crate::route::Routed;
-use crate::target::{self, Resource, Target};
+use crate::target::{self, Form, Resource, Target};
 use crate::vocabulary::{
     Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, Scheme, Secret, Trust,
+    is_dns_label,
 };
 
 /// Numbers that look random and follow from their seed (xorshift64*).
@@ -202,14 +204,55 @@ pub fn target(bytes: &[u8]) -> bool {
     let Ok(target) = target::of(&head, "cluster.local", &limits) else {
         return false;
     };
+    if let Some(origin) = target.origin() {
+        check_origin(origin);
+        // What CONNECT leads to is said inside, and what is foreign goes nowhere.
+        if matches!(target.resource(), Resource::Tunnel | Resource::Foreign(_)) {
+            return true;
+        }
+    }
     check_path(&target);
-    assert_eq!(target.connector().is_none(), *target.resource() == Resource::Ping);
+    let forward = target.form() == Form::Forward;
+    assert_eq!(target.connector().is_none(), forward || *target.resource() == Resource::Ping);
     let path = head.target().split('?').next().unwrap_or_default();
     let rest = target.rest().strip_prefix("/v2/").unwrap_or(target.rest());
     assert!(path.ends_with(rest), "the rest is byte for byte the caller's");
     assert!(target.rest().contains(target.repository()));
     assert!(target.rest().ends_with(target.reference()));
     true
+}
+
+/// A host has one form, and it is read back as itself.
+fn check_origin(origin: &Origin) {
+    assert!(origin.port > 0 && !origin.host.is_empty() && !origin.host.ends_with('.'));
+    assert!(
+        !origin.host.bytes().any(|byte| byte.is_ascii_uppercase() || b"@/%[] ".contains(&byte))
+    );
+    let again = target::forward::authority(&origin.to_host_and_port());
+    assert_eq!(again, Some((origin.host.clone(), Some(origin.port))));
+}
+
+/// What callers of the forward proxy write: the value of `Proxy-Authorization`, a NUL byte and an
+/// authority.
+pub fn forward(bytes: &[u8]) -> bool {
+    let mut parts = bytes.splitn(2, |byte| *byte == 0);
+    let (value, text) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let limits = limits();
+    let listed = listed::parse(value, &limits);
+    if let Ok((listed, token)) = &listed {
+        assert!((1..=limits.listed_connectors_max).contains(&listed.len()));
+        assert!((1..=limits.token_bytes_max).contains(&token.as_bytes().len()));
+        for one in listed {
+            assert!(is_dns_label(one.namespace()) && is_dns_label(one.name()), "{one}");
+            assert_eq!(listed.iter().filter(|other| *other == one).count(), 1, "{one}");
+        }
+    }
+    let found = str::from_utf8(text).ok().and_then(target::forward::authority);
+    if let Some((host, port)) = &found {
+        let port = port.unwrap_or(443);
+        check_origin(&Origin { scheme: Scheme::Https, host: host.clone(), port });
+    }
+    listed.is_ok() || found.is_some()
 }
 
 fn check_path(target: &Target) {
@@ -234,6 +277,11 @@ pub fn rewrite(bytes: &[u8]) -> bool {
     let Ok(framing) = body::of_request(&head) else {
         return false;
     };
+    let mut target = target;
+    let goes_on = !matches!(target.resource(), Resource::Tunnel | Resource::Foreign(_));
+    if target.form() == Form::Forward && goes_on {
+        target.serve_by(ConnectorRef::new("ci", "h"));
+    }
     let Some(reference) = target.connector().cloned() else {
         return false;
     };

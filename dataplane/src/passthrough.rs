@@ -241,6 +241,8 @@ const COPIED_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::vocabulary::Scheme;
 

@@ -13,7 +13,7 @@ use crate::counters::Route;
 use crate::error::Kind;
 use crate::limits::Limits;
 use crate::parse::{Method, RequestHead, Span, is_host};
-use crate::vocabulary::{ConnectorRef, Origin, is_dns_label};
+use crate::vocabulary::{ConnectorRef, Origin, Scheme, is_dns_label};
 
 pub(crate) use host::connector as connector_of_host;
 
@@ -164,6 +164,9 @@ pub(crate) fn of(
     {
         let origin = forward::origin(scheme, authority)?;
         return Ok(forward::at(head, origin, path, limits));
+    }
+    if matches!(absolute, Some((Scheme::Https, ..))) {
+        return Err(Kind::Malformed("our own address in a URL is written with http://"));
     }
     local(head, host, target, cluster_domain, limits)
 }

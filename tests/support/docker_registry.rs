@@ -22,34 +22,45 @@ pub(crate) struct DockerRegistry {
     scratch: TempDir,
     port: u16,
     ca: Option<String>,
+    name: &'static str,
 }
 
 impl DockerRegistry {
     /// One that speaks plain HTTP.
     pub(crate) fn http() -> Self {
-        Self::start(None)
+        Self::start(None, "127.0.0.1")
+    }
+
+    /// One that speaks plain HTTP and is called `name`.
+    pub(crate) fn http_called(name: &'static str) -> Self {
+        Self::start(None, name)
+    }
+
+    /// One that speaks TLS, with a certificate for `name`.
+    pub(crate) fn https_called(name: &'static str) -> Self {
+        Self::start(Some(certificates(name)), name)
     }
 
     /// One that speaks TLS, with a certificate of a CA that nobody else knows.
     pub(crate) fn https() -> Self {
-        Self::start(Some(certificates()))
+        Self::start(Some(certificates("localhost")), "127.0.0.1")
     }
 
-    fn start(tls: Option<Certificates>) -> Self {
+    fn start(tls: Option<Certificates>, name: &'static str) -> Self {
         // The port is free when it is chosen and may be taken a moment later: then try again.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| listener.local_addr())
                 .expect("a free port")
                 .port();
-            if let Some(registry) = Self::try_start(port, tls.as_ref()) {
+            if let Some(registry) = Self::try_start(port, tls.as_ref(), name) {
                 return registry;
             }
         }
         panic!("docker-registry does not start");
     }
 
-    fn try_start(port: u16, tls: Option<&Certificates>) -> Option<Self> {
+    fn try_start(port: u16, tls: Option<&Certificates>, name: &'static str) -> Option<Self> {
         let scratch = TempDir::new().expect("a temporary folder");
         let at = |name: &str| scratch.path().join(name);
         let write = |name: &str, text: &str| {
@@ -80,7 +91,7 @@ impl DockerRegistry {
             .spawn()
             .expect("docker-registry starts");
         let ca = tls.map(|tls| tls.ca.clone());
-        let mut registry = Self { child, scratch, port, ca };
+        let mut registry = Self { child, scratch, port, ca, name };
         let up = within(Duration::from_secs(30), "docker-registry listens", || {
             if registry.child.try_wait().expect("a child").is_some() {
                 return Some(false);
@@ -98,7 +109,7 @@ impl DockerRegistry {
 
     /// `host:port`, for those who may go to it directly.
     pub(crate) fn authority(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.name, self.port)
     }
 
     /// The PEM certificate of its CA; empty for plain HTTP.
@@ -165,14 +176,14 @@ struct Certificates {
     key: String,
 }
 
-fn certificates() -> Certificates {
+fn certificates(name: &str) -> Certificates {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(DnType::CommonName, "the stories' own CA");
     let ca_certificate = ca.self_signed(&ca_key).expect("a CA");
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let names = vec!["127.0.0.1".to_owned(), name.to_owned()];
     let key = KeyPair::generate().expect("a key");
     let leaf = CertificateParams::new(names).expect("parameters");
     let issuer = Issuer::new(ca, ca_key);

@@ -70,6 +70,13 @@ impl Proxy {
         })
     }
 
+    /// A proxy that keeps its CA in the folder `ca`.
+    pub(crate) fn start_with_ca(manifests: &Manifests, flags: &[&str], ca: &str) -> Self {
+        Self::start_through(manifests, &[flags, &["--ca-dir", ca]].concat(), |_| {
+            Command::new(PROGRAM)
+        })
+    }
+
     /// The same where `/etc/hosts` holds `hosts`; the machine needs `unshare` and root for it.
     pub(crate) fn start_with_hosts(
         manifests: &Manifests,
@@ -96,7 +103,7 @@ impl Proxy {
         let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
         // A user of its own has its state elsewhere, or none.
-        if !scratch.path().join("harbor-connector").exists() {
+        if !scratch.path().join("harbor-connector").exists() && !flags.contains(&"--ca-dir") {
             command.arg("--ca-dir").arg(scratch.path().join("ca"));
         }
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
