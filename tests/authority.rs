@@ -64,6 +64,7 @@ fn callers_with_the_old_and_the_new_bundle_are_met_all_through_a_rotation() {
         let caller = is_met(&proxy, &both).expect("the bundle of the rotation");
         (caller.leaf() != leaf).then_some(())
     });
+    proxy.logged(&["another root signs"]);
     assert!(is_met(&proxy, &old).is_err(), "the old bundle alone no longer does");
     assert_eq!(step(&proxy, "retire-old").0, Some(0));
     let mut caller = is_met(&proxy, &proxy.ca()).expect("the new root alone");

@@ -3,14 +3,14 @@
 //! Rows B36, B37 and B40 to B42 of the bad-input matrix and F61 of the fault matrix stand here.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 
 use crate::support::caller::{basic, listing, proxied, request};
 use crate::support::image::Layout;
 use crate::support::manifests::{ca_secret, connector};
 use crate::support::programs::{Job, lacking};
 use crate::support::{
-    Answer, Broken, DockerRegistry, FakeRegistry, Manifests, PASSWORD, PREFIX, Proxy,
+    Answer, Broken, Caller, DockerRegistry, FakeRegistry, Manifests, PASSWORD, PREFIX, Proxy,
     STRANGER_TOKEN, TOKEN, USER, answer, docker_registry, netns,
 };
 
@@ -294,6 +294,23 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     assert_eq!(answer.status, 200, "{answer}");
 }
 
+/// Each side says something and ends, the host first.
+fn speak_both_ways(mut caller: Caller, mut far: TcpStream) {
+    caller.send(vec![b'q'; 300_000]);
+    let mut asked = vec![0; 300_000];
+    far.read_exact(&mut asked).expect("the question");
+    far.write_all(&vec![b'a'; 200_000]).expect("the caller reads");
+    far.shutdown(Shutdown::Write).expect("half a close");
+    let mut answered = Vec::new();
+    caller.take(200_000, &mut answered).expect("the answer");
+    assert_eq!(caller.end(), Broken::Ended);
+    caller.send(b"and on");
+    caller.finish();
+    let mut rest = Vec::new();
+    far.read_to_end(&mut rest).expect("an end");
+    assert_eq!(rest, b"and on", "half a close is not the other half");
+}
+
 #[test]
 fn other_hosts_pass_only_as_the_operator_said_and_only_to_addresses_that_are_nobodys_own() {
     if lacking(&["unshare", "ip", "mount namespaces"]) {
@@ -351,23 +368,10 @@ fn other_hosts_pass_only_as_the_operator_said_and_only_to_addresses_that_are_nob
         assert_eq!(nobody.status, 407, "only for callers that are known");
 
         for (proxy, name) in [(&listed, "private.example.org"), (&public, "mirror.example.org")] {
-            let (status, mut caller) = tunnel(proxy, name);
+            let (status, caller) = tunnel(proxy, name);
             assert_eq!(status, 200, "{name}");
-            let (mut far, _) = host.accept().expect("the tunnel's end");
-            caller.send(vec![b'q'; 300_000]);
-            let mut asked = vec![0; 300_000];
-            far.read_exact(&mut asked).expect("the question");
-            // The host ends its side first; the caller still says something.
-            far.write_all(&vec![b'a'; 200_000]).expect("the caller reads");
-            far.shutdown(Shutdown::Write).expect("half a close");
-            let mut answered = Vec::new();
-            caller.take(200_000, &mut answered).expect("the answer");
-            assert_eq!(caller.end(), Broken::Ended);
-            caller.send(b"and on");
-            caller.finish();
-            let mut rest = Vec::new();
-            far.read_to_end(&mut rest).expect("an end");
-            assert_eq!(rest, b"and on", "half a close is not the other half");
+            let (far, _) = host.accept().expect("the tunnel's end");
+            speak_both_ways(caller, far);
             let line = proxy.logged(&["CONNECT", &format!("{name}:{port}"), "status=200"]);
             assert!(line.contains("bytes_up=300006 bytes_down=200000"), "{line}");
             assert!(line.contains("builder"), "whoever passes is named: {line}");

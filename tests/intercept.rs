@@ -115,7 +115,9 @@ fn large_bodies_arrive_whole_both_ways_and_a_broken_one_is_never_taken_for_whole
             assert!(visit.body(&mut seen));
             let head = "HTTP/1.1 200 OK\r\n";
             match seen.target.rsplit('/').next() {
-                Some("sized") => visit.send(answer(200, "", &body)),
+                Some("sized") => {
+                    visit.send(answer(200, "", &body));
+                }
                 Some("until-close") => {
                     visit.send(format!("{head}Connection: close\r\n\r\n"));
                     visit.send(&body);

@@ -97,10 +97,15 @@ impl Authority {
     }
 
     /// Signs under another root from now on; nothing signed under the old one is given out again.
-    pub fn succeed(&mut self, root: Root) {
+    /// `false`: it is the same one.
+    pub fn succeed(&mut self, root: Root) -> bool {
+        if root.certificate_pem() == self.root.certificate_pem() {
+            return false;
+        }
         self.root = root;
         self.intermediates.clear();
         self.leaves.clear();
+        true
     }
 
     /// A certificate for `subject`, with the intermediate behind it. One made before serves for

@@ -3,6 +3,8 @@
 //! The command line in, one struct per verb out. Nothing is started here. The numbers of
 //! [`Limits`] stand in [`ProxyFlags::limits`], in sight and with their reasons.
 
+mod forward;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,8 +14,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::limits::Limits;
-use dataplane::vocabulary::is_dns_label;
-use dataplane::{Hosts, IoMode, Passthrough};
+
+pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
+use dataplane::IoMode;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
 #[derive(Debug, Parser)]
@@ -45,32 +48,6 @@ pub struct CheckFlags {
     pub folder: PathBuf,
 }
 
-/// The flags of `ca`.
-#[derive(Debug, Args)]
-pub struct CaFlags {
-    /// The folder of the CA.
-    #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_CA_DIR")]
-    pub ca_dir: Option<PathBuf>,
-
-    /// What to do with it.
-    #[arg(value_enum, default_value = "show")]
-    pub step: CaStep,
-}
-
-/// The steps of a rotation, in order. A running proxy follows each within a second or two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CaStep {
-    /// Prints the certificates, and which of them signs.
-    Show,
-    /// Makes the next root and adds it to ca.crt. It does not sign yet: wait until every caller
-    /// has the new ca.crt, at least as long as the longest-lived Pod.
-    PublishNext,
-    /// Has the published root sign from now on. The old one stays in ca.crt.
-    SignWithNext,
-    /// Takes every root out of ca.crt but the one that signs.
-    RetireOld,
-}
-
 /// The flags of `proxy`.
 #[derive(Debug, Args)]
 pub struct ProxyFlags {
@@ -89,63 +66,9 @@ pub struct ProxyFlags {
     )]
     pub listen: Vec<SocketAddr>,
 
-    /// Where callers connect with TLS and nothing else; may be given several times. The addresses of
-    /// --listen take TLS as well, and tell it from its first byte.
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        env = "HARBOR_CONNECTOR_LISTEN_TLS",
-        value_delimiter = ','
-    )]
-    pub listen_tls: Vec<SocketAddr>,
-
-    /// Other names of this proxy's own address, beside those of connectors' Services: a request for
-    /// one is served here even if it arrives as at a forward proxy, and TLS is met with a
-    /// certificate for it.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "HARBOR_CONNECTOR_SERVICE_NAMES",
-        value_delimiter = ',',
-        value_parser = host_name
-    )]
-    pub service_names: Vec<String>,
-
-    /// Where the interception CA is kept: ca.key, and ca.crt, which callers must trust. Both are made
-    /// at the first start. By default $STATE_DIRECTORY/ca, or else /var/lib/harbor-connector/ca for
-    /// root and $XDG_STATE_HOME/harbor-connector/ca (~/.local/state/…) for others; if that cannot be
-    /// used the proxy serves without TLS to callers.
-    #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_CA_DIR")]
-    pub ca_dir: Option<PathBuf>,
-
-    /// Forward proxy: what becomes of hosts that are no listed connector's. `deny` refuses them;
-    /// `list` lets those of --passthrough-hosts through; `public` lets every host with a public
-    /// address through, which makes this proxy a way out of the cluster's network policies. What is
-    /// let through is a tunnel that nobody looks into; loopback, link-local and metadata addresses
-    /// never are.
-    #[arg(long, value_enum, env = "HARBOR_CONNECTOR_PASSTHROUGH", default_value = "deny")]
-    pub passthrough: PassthroughMode,
-
-    /// The hosts of --passthrough list; a name that begins with a dot means all names below it.
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "HARBOR_CONNECTOR_PASSTHROUGH_HOSTS",
-        value_delimiter = ',',
-        value_parser = passthrough_host
-    )]
-    pub passthrough_hosts: Vec<String>,
-
-    /// The ports that tunnels to other hosts may lead to.
-    #[arg(
-        long,
-        value_name = "PORT",
-        env = "HARBOR_CONNECTOR_PASSTHROUGH_PORTS",
-        default_value = "443",
-        value_delimiter = ',',
-        value_parser = clap::value_parser!(u16).range(1..)
-    )]
-    pub passthrough_ports: Vec<u16>,
+    /// TLS with callers, and the forward proxy.
+    #[command(flatten)]
+    pub forward: ForwardFlags,
 
     /// Where /healthz, /readyz and /metrics are.
     #[arg(
@@ -257,6 +180,11 @@ pub struct Bounds {
         default_value = "5", value_parser = seconds, hide_short_help = true)]
     pub linger_seconds: Duration,
 
+    /// A TLS handshake, with a registry or with a caller.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_HANDSHAKE_SECONDS",
+        default_value = "10", value_parser = seconds, hide_short_help = true)]
+    pub handshake_seconds: Duration,
+
     /// How long nothing may move through a tunnel to a host that is no connector's.
     #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_TUNNEL_IDLE_SECONDS",
         default_value = "600", value_parser = seconds, hide_short_help = true)]
@@ -283,17 +211,6 @@ pub struct Bounds {
     pub connections: Option<NonZeroUsize>,
 }
 
-/// See [`Hosts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PassthroughMode {
-    /// No host.
-    Deny,
-    /// The hosts of a list.
-    List,
-    /// Every host with a public address.
-    Public,
-}
-
 /// See [`IoMode`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Io {
@@ -318,17 +235,6 @@ impl ProxyFlags {
     /// How many cores.
     pub fn cores(&self) -> usize {
         self.cores.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
-    }
-
-    /// What becomes of hosts that are no connector's.
-    pub fn passthrough(&self) -> Passthrough {
-        let listed = || self.passthrough_hosts.iter().map(|name| name.as_str().into()).collect();
-        let hosts = match self.passthrough {
-            PassthroughMode::Deny => Hosts::Nobody,
-            PassthroughMode::List => Hosts::Listed(listed()),
-            PassthroughMode::Public => Hosts::Public,
-        };
-        Passthrough { hosts, ports: self.passthrough_ports.clone() }
     }
 
     /// Which driver.
@@ -358,7 +264,7 @@ impl ProxyFlags {
             connect_wait: bounds.connect_seconds,
             // Two dead addresses and then a good one with its handshake.
             connect_total_wait: bounds.connect_seconds * 3,
-            handshake_wait: Duration::from_secs(10),
+            handshake_wait: bounds.handshake_seconds,
             // What TLS itself allows one handshake message to be, about.
             hello_bytes_max: 64 << 10,
             certificate_wait: Duration::from_secs(5),
@@ -411,25 +317,6 @@ impl ProxyFlags {
         let files_max = usize::try_from(files_max).unwrap_or(usize::MAX).min(FILES_USED_MAX);
         let left = files_max.saturating_sub(FILES_RESERVED + FILES_PER_CORE * self.cores());
         self.bounds.connections.map_or((left / 2).max(1), NonZeroUsize::get)
-    }
-}
-
-/// A name of our own, in the form in which names are compared.
-fn host_name(text: &str) -> Result<String, String> {
-    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    if name.len() <= 253 && name.split('.').all(is_dns_label) {
-        Ok(name)
-    } else {
-        Err("write a DNS name".to_owned())
-    }
-}
-
-/// The same, or a zone that begins with a dot; `*.` is taken for that dot.
-fn passthrough_host(text: &str) -> Result<String, String> {
-    let text = text.strip_prefix('*').unwrap_or(text);
-    match text.strip_prefix('.') {
-        Some(zone) => host_name(zone).map(|zone| format!(".{zone}")),
-        None => host_name(text),
     }
 }
 

@@ -67,7 +67,8 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         return Ok(false);
     }
     let ca = authority::open(flags)?;
-    let (listeners, tls_listeners) = (listen_all(&flags.listen)?, listen_all(&flags.listen_tls)?);
+    let (listeners, tls_listeners) =
+        (listen_all(&flags.listen)?, listen_all(&flags.forward.listen_tls)?);
     let admin = listen(flags.admin)?;
     let (questions, asked) = bridge::channel();
     bridge::answer(asked, publication.table())?;
@@ -86,7 +87,7 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         questions,
         commissions,
         own: own.clone(),
-        passthrough: flags.passthrough(),
+        passthrough: flags.forward.passthrough(),
         loopback_allowed: true,
     })
     .map_err(Error::Dataplane)?;
@@ -182,7 +183,7 @@ fn announce(serving: &Announcement) {
 fn own(flags: &ProxyFlags, listen: &[SocketAddr], listen_tls: &[SocketAddr]) -> Own {
     Own {
         cluster_domain: flags.cluster_domain.to_ascii_lowercase().into(),
-        names: flags.service_names.iter().map(|name| name.as_str().into()).collect(),
+        names: flags.forward.service_names.iter().map(|name| name.as_str().into()).collect(),
         addresses: listen.iter().chain(listen_tls).copied().collect(),
     }
 }

@@ -269,7 +269,7 @@ async fn met(inbound: Inbound, meant: Meant, core: &Core) -> Option<Inbound> {
     }
 }
 
-/// Tells a caller who speaks HTTP where TLS is spoken: some then try http elsewhere, as they should.
+/// Tells a caller who speaks HTTP where TLS is spoken.
 async fn refuse_plain(inbound: &Inbound, limits: &Limits) {
     let mut parts = [io::IoSlice::new(reply::TLS_WANTED)];
     if inbound.transport.write_all(&mut parts, limits.handshake_wait).await.is_ok() {

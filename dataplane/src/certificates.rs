@@ -1,4 +1,4 @@
-//! With which certificate do we meet a caller? Asked of the control plane once, remembered per core.
+//! With which certificate do we meet a caller? Asked of the control plane, remembered per core.
 //!
 //! A [`Subject`] in, a TLS configuration that proves it out. Keys of a CA are never here: a core
 //! asks over a bounded channel (seam 2) and is answered by mail, once however many connections

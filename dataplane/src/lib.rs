@@ -59,7 +59,7 @@ pub mod fuzzing;
 pub mod counting;
 
 pub use certificates::{Certificate, Commission, Subject};
-pub use mailbox::{Postbox, Question};
+pub use mailbox::{Cores, Postbox, Question};
 pub use own::Own;
 pub use passthrough::{Hosts, Passthrough};
-pub use worker::{Cores, Dataplane, IoMode, Settings};
+pub use worker::{Dataplane, IoMode, Settings};

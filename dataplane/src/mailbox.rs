@@ -76,6 +76,24 @@ impl Postbox {
     }
 }
 
+/// All cores of a data plane.
+#[derive(Clone, Debug)]
+pub struct Cores(Arc<[Postbox]>);
+
+impl Cores {
+    pub(crate) fn new(postboxes: &Arc<[Postbox]>) -> Self {
+        Self(Arc::clone(postboxes))
+    }
+
+    /// Has every core ask for certificates anew: the CA has changed. What was answered before this
+    /// call is forgotten, what is answered after it is kept.
+    pub fn forget_certificates(&self) {
+        for postbox in self.0.iter() {
+            postbox.send(Mail::ForgetCertificates);
+        }
+    }
+}
+
 /// The receiving end; only the core itself holds it.
 pub(crate) struct Inbox {
     /// What has arrived.

@@ -70,10 +70,10 @@ pub(crate) fn ping(head_only: bool, close: bool) -> Vec<u8> {
     answer.end("application/json", "{}", head_only, close)
 }
 
-/// The answer to HTTP on a port where TLS alone is spoken. In these words Go's servers say it too, and
-/// clients that may fall back to http look for the status.
+/// The answer to HTTP on a port where TLS alone is spoken: clients that may fall back to http go by
+/// its status.
 pub(crate) const TLS_WANTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
-    Content-Length: 39\r\nConnection: close\r\n\r\nthis port speaks TLS: write https:// here";
+    Content-Length: 41\r\nConnection: close\r\n\r\nthis port speaks TLS: write https:// here";
 
 /// Tells the caller to send its body (RFC 9110 §15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

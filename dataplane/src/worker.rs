@@ -4,6 +4,8 @@
 //! (connections, verdicts, addresses, the order to drain) comes as mail; on a slow tick it looks
 //! for a new snapshot and lets go of what is too old.
 
+mod machine;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
@@ -18,17 +20,16 @@ use crossbeam::channel::Sender;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
-use ring::rand::{SecureRandom, SystemRandom};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustls::server::ProducesTickets;
 
+use self::machine::{pin, random};
 use crate::accept;
 use crate::authorise::Verdicts;
 use crate::certificates::{Certificates, Commission};
 use crate::counters::{AllCounters, Counters};
 use crate::io as core_io;
 use crate::limits::Limits;
-use crate::mailbox::{Entrance, Inbox, Mail, Postbox, Question, mailbox};
+use crate::mailbox::{Cores, Entrance, Inbox, Mail, Postbox, Question, mailbox};
 use crate::own::Own;
 use crate::passthrough::Passthrough;
 use crate::pipes::Pipes;
@@ -175,7 +176,7 @@ impl Dataplane {
 
     /// The cores, for what they are told while they run.
     pub fn cores(&self) -> Cores {
-        Cores(Arc::clone(&self.postboxes))
+        Cores::new(&self.postboxes)
     }
 
     /// Callers' connections that are open.
@@ -195,20 +196,6 @@ impl Dataplane {
             })?;
         }
         Ok(())
-    }
-}
-
-/// All cores of a data plane.
-#[derive(Clone, Debug)]
-pub struct Cores(Arc<[Postbox]>);
-
-impl Cores {
-    /// Has every core ask for certificates anew: the CA has changed. What was answered before this
-    /// call is forgotten, what is answered after it is kept.
-    pub fn forget_certificates(&self) {
-        for postbox in self.0.iter() {
-            postbox.send(Mail::ForgetCertificates);
-        }
     }
 }
 
@@ -409,35 +396,6 @@ impl Seed {
             all: self.all,
             postboxes: self.postboxes,
         })
-    }
-}
-
-/// A number that no other process is likely to have.
-fn random() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
-    Ok(u64::from_ne_bytes(bytes))
-}
-
-/// Keeps this thread on one of the processors the process may use. Which one core 0 gets depends
-/// on the process, so that several on one machine do not all crowd the first processors.
-fn pin(index: usize) {
-    let Ok(allowed) = sched_getaffinity(None) else {
-        return;
-    };
-    let processors: Vec<usize> =
-        (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect();
-    let first = usize::try_from(std::process::id()).unwrap_or_default();
-    let Some(place) = (first + index).checked_rem(processors.len()) else {
-        return;
-    };
-    let Some(processor) = processors.get(place) else {
-        return;
-    };
-    let mut only = CpuSet::new();
-    only.set(*processor);
-    if let Err(error) = sched_setaffinity(None, &only) {
-        tracing::debug!(%error, "a core is not pinned");
     }
 }
 

@@ -87,9 +87,11 @@ impl Workshop {
         *seen = now;
         match self.folder.root(OffsetDateTime::now_utc()) {
             Ok(root) => {
-                self.authority.succeed(root);
+                if !self.authority.succeed(root) {
+                    return;
+                }
                 self.cores.forget_certificates();
-                tracing::info!(ca = %self.folder.bundle().display(), "the CA has changed");
+                tracing::info!(ca = %self.folder.bundle().display(), "another root signs");
             }
             // A file may be missing for a moment; what signs goes on signing.
             Err(cause) => tracing::warn!(%cause, "the CA's files cannot be read"),

@@ -29,7 +29,7 @@ pub enum Error {
 
 /// Opens the CA that `flags` name. `None`, with a line in the log, where the default cannot be had.
 pub(super) fn open(flags: &ProxyFlags) -> Result<Option<(Folder, Authority)>, Error> {
-    let opened = match &flags.ca_dir {
+    let opened = match &flags.forward.ca_dir {
         Some(path) => return at(path.clone()).map(Some),
         None => default_folder().ok_or(Error::Nowhere).and_then(at),
     };
