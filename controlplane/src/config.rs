@@ -34,7 +34,7 @@ pub enum Verb {
     Proxy(Box<ProxyFlags>),
     /// Compiles the manifests of a folder and prints what is wrong; exit code 1 if anything is.
     Check(CheckFlags),
-    /// Shows the interception CA that `proxy --ca-dir` keeps, or takes the next step of its rotation.
+    /// Shows the interception CA that `proxy` keeps, or takes the next step of its rotation.
     Ca(CaFlags),
     /// Prints the custom resource definitions.
     Crds,

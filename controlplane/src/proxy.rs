@@ -66,10 +66,10 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         tracing::error!("the manifests cannot be read: mend them and start again");
         return Ok(false);
     }
-    let ca = authority::open(flags)?;
     let (listeners, tls_listeners) =
         (listen_all(&flags.listen)?, listen_all(&flags.forward.listen_tls)?);
     let admin = listen(flags.admin)?;
+    let ca = authority::open(flags)?;
     let (questions, asked) = bridge::channel();
     bridge::answer(asked, publication.table())?;
     let (commissions, wanted) = commission::channel();

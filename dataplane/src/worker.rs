@@ -4,12 +4,12 @@
 //! (connections, verdicts, addresses, the order to drain) comes as mail; on a slow tick it looks
 //! for a new snapshot and lets go of what is too old.
 
+mod contained;
 mod machine;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 use futures_channel::oneshot;
-use futures_util::FutureExt;
+use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use rustls::server::ProducesTickets;
 
+use self::contained::contained;
 use self::machine::{pin, random};
 use crate::accept;
 use crate::authorise::Verdicts;
@@ -299,21 +300,6 @@ impl Core {
         self.verdicts.expire(&self.limits);
         self.certificates.expire(now, &self.limits);
     }
-}
-
-/// Runs `connection` to its end. A panic ends it and is counted; the core and its other connections
-/// go on (monoio would let it end the whole thread).
-fn contained(
-    connection: impl Future<Output = ()>,
-    counters: Arc<Counters>,
-) -> impl Future<Output = ()> {
-    // No async block, which would hold the connection's future twice: as given and as awaited.
-    AssertUnwindSafe(connection).catch_unwind().map(move |ended| {
-        if ended.is_err() {
-            counters.panics.add(1);
-            tracing::error!("a connection's task panicked");
-        }
-    })
 }
 
 /// What a core grows from, on its own thread.

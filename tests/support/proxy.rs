@@ -286,6 +286,7 @@ pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
     let child = Command::new(PROGRAM)
         .args(arguments)
+        .env("HARBOR_CONNECTOR_CA_DIR", scratch.path().join("ca"))
         .stdin(Stdio::null())
         .stdout(file("stdout"))
         .stderr(file("stderr"))

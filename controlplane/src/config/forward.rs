@@ -13,8 +13,8 @@ use dataplane::{Hosts, Passthrough};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "TLS and forward proxy")]
 pub struct ForwardFlags {
-    /// Where callers connect with TLS and nothing else; may be given several times. The addresses of
-    /// --listen take TLS as well, and tell it from its first byte.
+    /// Where callers connect with TLS and nothing else; may be given several times. The addresses
+    /// of --listen take TLS as well, and tell it from its first byte.
     #[arg(
         long,
         value_name = "ADDR:PORT",
