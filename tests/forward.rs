@@ -6,13 +6,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 use crate::support::caller::{basic, listing, proxied, request};
-use crate::support::dockerd::{self, Dockerd};
+use crate::support::dockerd::{self, Dockerd, Surroundings};
 use crate::support::image::Layout;
 use crate::support::manifests::{ca_secret, connector};
 use crate::support::programs::{Job, lacking};
 use crate::support::{
     Answer, Broken, Caller, DockerRegistry, FakeRegistry, Manifests, PASSWORD, PREFIX, Proxy,
-    STRANGER_TOKEN, TOKEN, USER, answer, docker_registry, netns, noise,
+    STRANGER_TOKEN, TOKEN, USER, answer, docker_registry, netns,
 };
 
 /// An image's manifest at `registry`, as a client names it.
@@ -521,20 +521,16 @@ fn a_docker_daemon_with_its_proxy_configured_pushes_and_pulls_under_the_registry
     let proxy = proxy_for(&[("harbor", &registry)]);
     let url = format!("http://ci%2Fharbor:{TOKEN}@{}", proxy.listen);
     let ca = proxy.ca_path().display().to_string();
-    let daemon =
-        Dockerd::with(&[("HTTP_PROXY", &url), ("HTTPS_PROXY", &url), ("SSL_CERT_FILE", &ca)]);
-    let image = format!("{}/team/app:v1", registry.authority());
-    let archive = daemon.path("archive.tar");
-    std::fs::write(daemon.path("file"), noise(31, 3_000_000)).expect("a file");
-    let folder = daemon.path("").display().to_string();
-    let tar = std::process::Command::new("tar").args(["-C", &folder, "-cf"]).arg(&archive);
-    assert!(tar.arg("file").status().expect("tar starts").success());
-    daemon.docker(&["import", &archive.display().to_string(), &image]);
-    daemon.docker(&["push", &image]);
-    let digest = registry.digest("team/app", "v1").expect("it was pushed");
-    daemon.docker(&["rmi", &image]);
-    let pulled = daemon.docker(&["pull", &image]);
-    assert!(pulled.contains(&digest), "{pulled}");
-    let (ok, why) = daemon.try_docker(&["pull", "elsewhere.example.org/team/app:v1"]);
+    let environment = [("HTTP_PROXY", &*url), ("HTTPS_PROXY", &*url), ("SSL_CERT_FILE", &*ca)];
+    let docker = Dockerd::start(&Surroundings { environment: &environment, ..Default::default() });
+    let name = format!("{}/team/app:v1", registry.authority());
+    docker.make(&name, 31);
+    let made = docker.content(&name);
+    docker.run(&["push", &name]);
+    assert!(registry.digest("team/app", "v1").is_some(), "it was pushed");
+    docker.run(&["rmi", &name]);
+    docker.run(&["pull", &name]);
+    assert_eq!(docker.content(&name), made);
+    let (ok, _, why) = docker.try_run(&["pull", "elsewhere.example.org/team/app:v1"]);
     assert!(!ok && why.contains("NO_PROXY"), "docker shows the reason: {why}");
 }

@@ -5,7 +5,6 @@
 
 pub(crate) mod caller;
 pub(crate) mod docker_registry;
-pub(crate) mod dockerd;
 pub(crate) mod fake_registry;
 pub(crate) mod image;
 pub(crate) mod leak;

@@ -474,9 +474,7 @@ fn nothing_speaks_of_one_machine_or_of_a_public_registry() {
                 line.match_indices(host)
                     .any(|(at, _)| !is_word(line[..at].bytes().last().unwrap_or(b' ')))
             });
-            // A package of Debian has that name too.
-            let package = line.contains("]=docker.io");
-            if machine || host && !package {
+            if machine || host {
                 complaints.push(format!("{path}:{}: {}", number + 1, line.trim()));
             }
         }

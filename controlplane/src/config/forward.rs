@@ -35,8 +35,8 @@ pub struct ForwardFlags {
     )]
     pub service_names: Vec<String>,
 
-    /// Where the interception CA is kept: ca.key, and ca.crt, which callers must trust. Both are made
-    /// at the first start. By default $STATE_DIRECTORY/ca, or else /var/lib/harbor-connector/ca for
+    /// Where the interception CA is kept: ca.key, and ca.crt, which callers must trust. Both are
+    /// made at the first start. By default $STATE_DIRECTORY/ca, or else /var/lib/harbor-connector/ca for
     /// root and $XDG_STATE_HOME/harbor-connector/ca (~/.local/state/…) for others; if that cannot be
     /// used the proxy serves without TLS to callers.
     #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_CA_DIR")]
