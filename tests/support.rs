@@ -4,7 +4,9 @@
 //! story drops is searched for the marked password and the marked token (see [`leak`]).
 
 pub(crate) mod caller;
+pub(crate) mod container;
 pub(crate) mod docker_registry;
+pub(crate) mod dockerd;
 pub(crate) mod fake_registry;
 pub(crate) mod image;
 pub(crate) mod leak;

@@ -89,7 +89,8 @@ impl Proxy {
         })
     }
 
-    fn start_through(
+    /// The same, where the command for the program is made by `command` from the story's folder.
+    pub(crate) fn start_through(
         manifests: &Manifests,
         flags: &[&str],
         command: impl FnOnce(&Path) -> Command,
@@ -102,9 +103,10 @@ impl Proxy {
         }
         let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
-        // A user of its own has its state elsewhere, or none.
-        if !scratch.path().join("harbor-connector").exists() && !flags.contains(&"--ca-dir") {
-            command.arg("--ca-dir").arg(scratch.path().join("ca"));
+        // A user of its own has its state elsewhere, or none; so has a container, which does not see
+        // this environment.
+        if !scratch.path().join("harbor-connector").exists() {
+            command.env("HARBOR_CONNECTOR_CA_DIR", scratch.path().join("ca"));
         }
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");

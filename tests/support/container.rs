@@ -1,0 +1,112 @@
+//! The container image, built by `deploy/image` from the program under test and run by podman as a
+//! cluster would run it: not root, nothing writable, no capability, no new privileges.
+//!
+//! Images and containers are kept in a temporary folder and removed with it.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::proxy::{PROGRAM, Proxy};
+use super::{Manifests, leak};
+
+/// What the stories with containers need to be installed.
+pub(crate) const NEEDED: [&str; 4] = ["buildah", "podman", "runc", "strip"];
+
+/// The filter of system calls that a container runs under.
+pub(crate) enum Seccomp {
+    /// The runtime's own, which knows no io_uring.
+    Default,
+    /// The profile that `deploy/io-uring` ships.
+    Ours,
+}
+
+/// The built image.
+pub(crate) struct Image {
+    scratch: TempDir,
+}
+
+impl Image {
+    /// Builds it.
+    pub(crate) fn build() -> Self {
+        let image = Self { scratch: TempDir::new().expect("a temporary folder") };
+        // The small machine's limits are asked for, where the defaults are refused.
+        let configuration = "[containers]\n\
+            default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+            [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
+        std::fs::write(image.configuration(), configuration).expect("a file");
+        let mut build = Command::new(root().join("deploy/image"));
+        build.args(["--tag", NAME, "--program", PROGRAM, "--"]).args(image.storage());
+        let built = build.stdin(Stdio::null()).output().expect("deploy/image starts");
+        assert!(built.status.success(), "{}", text(&built));
+        image
+    }
+
+    /// Runs one verb to its end: whether it succeeded, and all that it printed.
+    pub(crate) fn run(&self, seccomp: &Seccomp, arguments: &[&str]) -> (bool, String) {
+        let mut command = self.podman(seccomp, &[]);
+        let output = command.args(arguments).stdin(Stdio::null()).output().expect("podman starts");
+        leak::assert_absent(&leak::everything(), text(&output).as_bytes(), "the container");
+        (output.status.success(), text(&output))
+    }
+
+    /// A proxy on `manifests` in a container.
+    pub(crate) fn start(&self, seccomp: &Seccomp, manifests: &Manifests) -> Proxy {
+        Proxy::start_through(manifests, &[], |scratch| {
+            let folder = scratch.join("manifests");
+            self.podman(seccomp, &["--volume", &format!("{0}:{0}:ro", folder.display())])
+        })
+    }
+
+    /// Runs the image with `more` flags; the program's arguments are to follow.
+    fn podman(&self, seccomp: &Seccomp, more: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        command
+            .env("CONTAINERS_CONF", self.configuration())
+            .args(self.storage())
+            .args(["run", "--rm", "--network", "host", "--read-only", "--cap-drop", "all"])
+            .args(["--security-opt", "no-new-privileges"])
+            .args(more);
+        if let Seccomp::Ours = seccomp {
+            let profile = root().join("deploy/io-uring/seccomp.json");
+            command.args(["--security-opt", &format!("seccomp={}", profile.display())]);
+        }
+        command.arg(NAME);
+        command
+    }
+
+    fn storage(&self) -> [String; 3] {
+        let at = |name: &str| self.scratch.path().join(name).display().to_string();
+        [
+            format!("--root={}", at("root")),
+            format!("--runroot={}", at("run")),
+            "--storage-driver=vfs".to_owned(),
+        ]
+    }
+
+    fn configuration(&self) -> std::path::PathBuf {
+        self.scratch.path().join("containers.conf")
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // What a failed story left running, then what it was made of.
+        for arguments in [["rm", "--all", "--force"], ["rmi", "--all", "--force"]] {
+            let mut podman = Command::new("podman");
+            podman.env("CONTAINERS_CONF", self.configuration()).args(self.storage());
+            let _ = podman.args(arguments).stdin(Stdio::null()).output();
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+const NAME: &str = "localhost/harbor-connector:test";
