@@ -7,7 +7,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use crate::support::caller::request;
+use crate::support::caller::{Hello, request};
+use crate::support::manifests::connector;
 use crate::support::programs::lacking;
 use crate::support::{FakeRegistry, Manifests, PREFIX, Proxy, answer, eventually, noise};
 
@@ -122,6 +123,41 @@ fn eight_gibibytes_pass_in_every_framing_and_leave_no_trace_in_memory() {
         let grown = proxy.memory_peak().saturating_sub(before);
         assert!(grown <= 8 << 20, "{way:?}: {grown} bytes more");
     }
+}
+
+#[test]
+fn a_gibibyte_each_way_through_an_intercepted_tunnel_leaves_no_trace_in_memory() {
+    let registry = bottomless(Way::Length);
+    let at = "harbor.example.com";
+    let more = format!("  addressExtensions:\n  - {{name: public, value: \"https://{at}\"}}\n");
+    let manifests = Manifests::for_registry(&registry)
+        .with("connector.yaml", &connector("ci", "harbor", &registry, &more));
+    let proxy = Proxy::start(&manifests, &[]);
+    let inside = || {
+        let mut caller = proxy.caller();
+        assert_eq!(caller.connect_to(&format!("{at}:443"), "ci/harbor").status, 200);
+        caller.with_tls(&Hello::to(at, &proxy.ca())).expect("TLS")
+    };
+    let ping = format!("GET /v2/ HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    assert_eq!(inside().ask(&ping).status, 200);
+    let before = proxy.memory_peak();
+
+    let mut puller = inside();
+    let blob = format!("/v2/team/app/blobs/sha256:{}", "a".repeat(64));
+    puller.send(format!("GET {blob} HTTP/1.1\r\nHost: {at}\r\n\r\n"));
+    assert_eq!(puller.head().expect("a head").status, 200);
+    puller.skip(1 << 30).expect("a part of the body");
+
+    let mut pusher = inside();
+    let target = format!("/v2/team/app/blobs/uploads/1?digest=sha256:{}", "b".repeat(64));
+    pusher.send(format!("PUT {target} HTTP/1.1\r\nHost: {at}\r\nContent-Length: {BODY}\r\n\r\n"));
+    let piece = vec![7; PIECE];
+    for _ in 0..(1 << 30) / PIECE {
+        pusher.send(&piece);
+    }
+
+    let grown = proxy.memory_peak().saturating_sub(before);
+    assert!(grown <= 8 << 20, "{grown} bytes more");
 }
 
 #[test]
