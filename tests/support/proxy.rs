@@ -103,8 +103,8 @@ impl Proxy {
         }
         let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
-        // A user of its own has its state elsewhere, or none; so has a container, which does not see
-        // this environment.
+        // A user of its own has its state elsewhere, or none; so has a container, which does not
+        // see this environment.
         if !scratch.path().join("harbor-connector").exists() {
             command.env("HARBOR_CONNECTOR_CA_DIR", scratch.path().join("ca"));
         }

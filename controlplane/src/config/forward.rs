@@ -36,9 +36,10 @@ pub struct ForwardFlags {
     pub service_names: Vec<String>,
 
     /// Where the interception CA is kept: ca.key, and ca.crt, which callers must trust. Both are
-    /// made at the first start. By default $STATE_DIRECTORY/ca, or else /var/lib/harbor-connector/ca for
-    /// root and $XDG_STATE_HOME/harbor-connector/ca (~/.local/state/…) for others; if that cannot be
-    /// used the proxy serves without TLS to callers.
+    /// made at the first start. By default $STATE_DIRECTORY/ca, or else, for root,
+    /// /var/lib/harbor-connector/ca, and for others $XDG_STATE_HOME/harbor-connector/ca
+    /// (~/.local/state/…). Where the default cannot be used the proxy serves without TLS to callers
+    /// and refuses tunnels to connectors' hosts.
     #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_CA_DIR")]
     pub ca_dir: Option<PathBuf>,
 
