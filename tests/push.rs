@@ -92,7 +92,12 @@ fn what_the_clients_do_through_the_proxy_they_do_without_it() {
 
 /// Pushes an image and an index with skopeo, buildah and podman, and compares what `registry` then
 /// holds with what was sent. `prefix` is what stands before the repository in a reference.
-fn push_with_each_client(registry: &DockerRegistry, job: &Job, prefix: &str, number: u64) {
+pub(crate) fn push_with_each_client(
+    registry: &DockerRegistry,
+    job: &Job,
+    prefix: &str,
+    number: u64,
+) {
     let image = Layout::image(&job.path("image"), 3, 20 + number);
     let index = Layout::index(&job.path("index"), 30 + number);
     for (layout, name) in [(&image, "app"), (&index, "multi")] {

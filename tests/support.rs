@@ -8,12 +8,15 @@ pub(crate) mod container;
 pub(crate) mod docker_registry;
 pub(crate) mod dockerd;
 pub(crate) mod fake_registry;
+pub(crate) mod harbor;
 pub(crate) mod image;
 pub(crate) mod leak;
 pub(crate) mod manifests;
 pub(crate) mod netns;
 pub(crate) mod programs;
 pub(crate) mod proxy;
+pub(crate) mod tls_storage;
+pub(crate) mod token_service;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,8 +24,10 @@ use std::time::{Duration, Instant};
 pub(crate) use caller::{Answer, Broken, Caller};
 pub(crate) use docker_registry::DockerRegistry;
 pub(crate) use fake_registry::{FakeRegistry, Visit, answer};
+pub(crate) use harbor::Harbor;
 pub(crate) use manifests::{Manifests, PASSWORD, STRANGER_TOKEN, TOKEN, USER};
 pub(crate) use proxy::Proxy;
+pub(crate) use tls_storage::TlsStorage;
 
 /// The repository prefix of the path form for the connector `ci/harbor` that most stories use.
 pub(crate) const PREFIX: &str = "/v2/namespaces/ci/connectors/harbor";

@@ -168,8 +168,8 @@ fn assert_none(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
-const STAGES: [&str; 8] =
-    ["parse", "target", "authorise", "route", "rewrite", "connect", "stream", "account"];
+const STAGES: [&str; 9] =
+    ["parse", "target", "authorise", "route", "login", "rewrite", "connect", "stream", "account"];
 
 #[test]
 fn the_data_plane_names_neither_kubernetes_nor_tokio_nor_serde() {

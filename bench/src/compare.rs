@@ -19,7 +19,6 @@ mod contenders;
 mod drive;
 mod link;
 mod machine;
-mod meter;
 mod namespace;
 mod origin;
 mod peers;
@@ -30,7 +29,7 @@ mod table;
 mod tests;
 
 use bars::Entry;
-use cases::{Amount, Case, Reading, gib, whole_chunks};
+use cases::{Amount, Case, Reading, gib};
 use contenders::{Contender, Ground, has_taskset};
 use drive::Bodies;
 use origin::Origin;
@@ -48,10 +47,10 @@ pub(crate) struct Flags {
     /// What to measure; everything by default.
     #[arg(long, value_delimiter = ',', value_enum)]
     cases: Vec<Case>,
-    /// How often.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    /// How often; memory at most three times.
+    #[arg(long, value_name = "N", default_value_t = 7)]
     reps: usize,
-    /// How much a transfer moves.
+    /// How much a case moves in each repetition, in sixteen transfers.
     #[arg(long, default_value = "1GiB", value_parser = crate::values::bytes)]
     size: u64,
     /// How many requests `get-1k` makes.
@@ -179,24 +178,50 @@ fn allow_descriptors() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// One measurement to make.
+struct Turn {
+    /// From 1; 0 is the round that warms the machine up and is thrown away.
+    repetition: usize,
+    case: Case,
+    contender: Contender,
+}
+
+/// Every measurement, in order. All cases are gone through in each repetition, so that what the
+/// machine does for half a minute falls into one sample of each and not into all samples of one;
+/// who begins changes from one repetition to the next.
+fn turns(flags: &Flags, present: &[Contender]) -> Vec<Turn> {
+    let cases = if flags.cases.is_empty() { Case::ALL.to_vec() } else { flags.cases.clone() };
+    let mut turns = Vec::new();
+    for repetition in 0..=flags.reps {
+        for case in &cases {
+            let measured = if case.is_of_memory() { 1..=MEMORY_REPS } else { 0..=flags.reps };
+            let mut order = present.to_vec();
+            order.rotate_left(repetition % present.len().max(1));
+            let wanted =
+                |contender: &Contender| measured.contains(&repetition) && case.suits(*contender);
+            let order = order.into_iter().filter(wanted);
+            turns.extend(order.map(|contender| Turn { repetition, case: *case, contender }));
+        }
+    }
+    turns
+}
+
 fn measure(flags: &Flags, present: &[Contender], ground: &Ground) -> anyhow::Result<Findings> {
     let bodies = Arc::new(Bodies::new()?);
-    let amount = Amount { size: whole_chunks(flags.size), requests: flags.requests };
-    let cases = if flags.cases.is_empty() { Case::ALL.to_vec() } else { flags.cases.clone() };
-    let turns: Vec<(Case, usize, Contender)> = cases
-        .iter()
-        .flat_map(|case| (0..flags.reps).map(move |rep| (*case, rep)))
-        .flat_map(|(case, rep)| present.iter().map(move |contender| (case, rep, *contender)))
-        .filter(|(case, _, contender)| case.suits(*contender))
-        .collect();
+    let amount = Amount { size: flags.size, requests: flags.requests };
+    let turns = turns(flags, present);
     let mut findings = Findings::default();
     let mut steps = Steps::new(turns.len());
-    for (case, repetition, contender) in turns {
+    for Turn { repetition, case, contender } in turns {
         if ground.stop.asked() {
             break;
         }
-        let step =
-            format!("{} {}/{} {}", case.name(), repetition + 1, flags.reps, contender.name());
+        let place = match repetition {
+            0 => "warm-up".to_owned(),
+            _ => format!("{repetition}/{}", flags.reps),
+        };
+        let amount = if repetition == 0 { amount.little() } else { amount };
+        let step = format!("{} {place} {}", case.name(), contender.name());
         steps.begin(&step);
         let measured = contender
             .start(ground)
@@ -204,7 +229,9 @@ fn measure(flags: &Flags, present: &[Contender], ground: &Ground) -> anyhow::Res
         match measured {
             Ok(reading) => {
                 steps.end(&step, &format!("{:.3} {}", reading.figure, case.unit()));
-                findings.readings.entry((case, contender)).or_default().push(reading);
+                if repetition > 0 {
+                    findings.readings.entry((case, contender)).or_default().push(reading);
+                }
             }
             // Whatever was under way was ended with the run, and failed of that.
             Err(_) if ground.stop.asked() => break,
@@ -341,5 +368,7 @@ fn remarks(findings: &Findings) -> String {
 
 /// The flag that says: this is the namespace.
 const INSIDE: &str = "--inside-namespace";
+/// Memory hardly differs from one look to the next.
+const MEMORY_REPS: usize = 3;
 /// The share of its processors at which a load is its own bottleneck.
 const BOUND: f64 = 0.95;

@@ -10,10 +10,10 @@ use anyhow::Context as _;
 
 use crate::report::runs::{Loads, Run, pace};
 use crate::report::words;
-use crate::results::median;
+use crate::results::{Cost, REFERENCE, median, ratio};
 
 /// The verb `diff`.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Flags {
     /// The results that are compared with.
     #[arg(value_name = "A")]
@@ -24,6 +24,13 @@ pub(crate) struct Flags {
     /// Fail when a cost rose by more than this many percent and beyond its spread.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     fail_over: Option<f64>,
+    /// Compare what processor time costs as multiples of the reference in the same run, and fail
+    /// when a multiple differs by more than this many percent.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    ratios_within: Option<f64>,
+    /// The contender that the others are multiples of.
+    #[arg(long, value_name = "NAME", default_value = REFERENCE)]
+    reference: String,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -49,9 +56,12 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     let after = last_run(&flags.after)?;
     let pairs = pairs(&before, &after);
     anyhow::ensure!(!pairs.is_empty(), "the two runs have no case and contender in common");
-    print!("{}", table(&pairs));
+    print!("{}", table(&pairs, &|pair| pair.verdict().to_owned()));
     for line in [only_in(&before, &after), only_in(&after, &before)].into_iter().flatten() {
         println!("{line}");
+    }
+    if let Some(limit) = flags.ratios_within {
+        agree(&before, &after, &flags.reference, limit)?;
     }
     let Some(limit) = flags.fail_over else {
         return Ok(());
@@ -63,6 +73,54 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         .collect();
     anyhow::ensure!(risen.is_empty(), "rose by more than {limit} %: {}", risen.join(", "));
     Ok(())
+}
+
+/// Shows every multiple of `reference` in both runs, and fails unless all agree.
+fn agree(before: &Run, after: &Run, reference: &str, limit: f64) -> anyhow::Result<()> {
+    let known = multiples(before, reference);
+    let pairs: Vec<Pair> = multiples(after, reference)
+        .into_iter()
+        .filter_map(|pair| {
+            let old = known.iter().find(|old| old.key() == pair.key())?;
+            Some(Pair { before: old.after.clone(), ..pair })
+        })
+        .collect();
+    anyhow::ensure!(!pairs.is_empty(), "the runs share no multiple of {reference}");
+    // From the smaller to the larger one, so that it does not matter which run came first.
+    let apart = |pair: &Pair| (pair.ratio().max(1.0 / pair.ratio()) - 1.0) * 100.0;
+    let is_beyond = |pair: &&Pair| apart(pair) > limit;
+    let verdict = |pair: &Pair| {
+        let word = if is_beyond(&pair) { "beyond" } else { "within" };
+        format!("{word}, {:.1} % apart", apart(pair))
+    };
+    print!("\n{}", table(&pairs, &verdict));
+    let beyond: Vec<String> = pairs
+        .iter()
+        .filter(is_beyond)
+        .map(|pair| format!("{} of {} ({:.1} %)", pair.case, pair.contender, apart(pair)))
+        .collect();
+    println!("{} of {} ratios within {limit} %", pairs.len() - beyond.len(), pairs.len());
+    anyhow::ensure!(beyond.is_empty(), "more than {limit} % apart: {}", beyond.join(", "));
+    Ok(())
+}
+
+/// What processor time costs everybody as a multiple of `reference`, case by case.
+fn multiples(run: &Run, reference: &str) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for unit in PROCESSOR_TIME {
+        for case in run.cases(unit) {
+            let (of, others): (Vec<&Cost>, Vec<&Cost>) =
+                run.costs_of(case, unit).into_iter().partition(|cost| cost.contender == reference);
+            let Some(of) = of.first() else { continue };
+            let unit = format!("× {reference}");
+            pairs.extend(
+                others
+                    .into_iter()
+                    .map(|cost| Pair::of(case, &cost.contender, &unit, vec![ratio(cost, of)])),
+            );
+        }
+    }
+    pairs
 }
 
 fn last_run(path: &std::path::Path) -> anyhow::Result<Run> {
@@ -159,7 +217,7 @@ impl Pair {
     }
 }
 
-fn table(pairs: &[Pair]) -> String {
+fn table(pairs: &[Pair], verdict: &dyn Fn(&Pair) -> String) -> String {
     let mut rows = vec![["case", "contender", "unit", "A", "B", "B/A", ""].map(str::to_owned)];
     rows.extend(pairs.iter().map(|pair| {
         [
@@ -169,7 +227,7 @@ fn table(pairs: &[Pair]) -> String {
             words::figure(median(&pair.before)),
             words::figure(median(&pair.after)),
             format!("{:.3}", pair.ratio()),
-            pair.verdict().to_owned(),
+            verdict(pair),
         ]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
@@ -198,11 +256,13 @@ fn only_in(one: &Run, other: &Run) -> Option<String> {
 }
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+/// The units in which processor time is counted.
+const PROCESSOR_TIME: [&str; 2] = ["cpu-s/GiB", "us/request"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Cost, Line, Load, append};
+    use crate::results::{Line, Load, append};
 
     fn written(folder: &tempfile::TempDir, name: &str, samples: &[f64]) -> PathBuf {
         let path = folder.path().join(name);
@@ -229,7 +289,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let before = written(&folder, "a.jsonl", before);
         let after = written(&folder, "b.jsonl", after);
-        run(&Flags { before, after, fail_over })
+        run(&Flags { before, after, fail_over, ..Flags::default() })
     }
 
     #[test]
@@ -248,11 +308,45 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let before = last_run(&written(&folder, "a.jsonl", &[0.2, 0.21])).unwrap();
         let after = last_run(&written(&folder, "b.jsonl", &[0.1, 0.11])).unwrap();
-        let text = table(&pairs(&before, &after));
+        let text = table(&pairs(&before, &after), &|pair| pair.verdict().to_owned());
         let row = "pull  ours-uring  cpu-s/GiB   0.205  0.105  0.512  cheaper";
         assert!(text.contains(row), "{text}");
         let row = "pull  ours-uring  wall s/GiB  0.500  0.500  1.000  within the spread";
         assert!(text.contains(row), "{text}");
+    }
+
+    #[test]
+    fn multiples_of_the_reference_agree_or_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |name: &str, ours: f64, machine: f64| {
+            let path = folder.path().join(name);
+            let cost = |contender: &str, figure: f64| {
+                Line::Cost(Cost {
+                    contender: contender.into(),
+                    case: "pull".into(),
+                    unit: "cpu-s/GiB".into(),
+                    samples: vec![figure * machine, figure * machine * 1.5],
+                    ..Cost::default()
+                })
+            };
+            append(&path, &[cost("ours-uring", ours), cost("haproxy", 0.2)]).unwrap();
+            path
+        };
+        // The machine became three times as slow for both; the multiple hardly changed.
+        let (a, b) = (written("a.jsonl", 0.20, 1.0), written("b.jsonl", 0.22, 3.0));
+        let within = |percent: f64, reference: &str| {
+            run(&Flags {
+                before: a.clone(),
+                after: b.clone(),
+                ratios_within: Some(percent),
+                reference: reference.to_owned(),
+                ..Flags::default()
+            })
+        };
+        within(15.0, "haproxy").unwrap();
+        let cause = within(5.0, "haproxy").unwrap_err().to_string();
+        assert!(cause.contains("pull of ours-uring (10.0 %)"), "{cause}");
+        assert!(within(15.0, "nginx").is_err());
     }
 
     #[test]

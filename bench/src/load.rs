@@ -22,6 +22,7 @@ mod schedule;
 mod exchange;
 mod answer;
 mod line;
+mod sealed;
 mod target;
 mod content;
 mod tally;

@@ -1,4 +1,4 @@
-//! The `bench` program: an embedded registry, a demo, and room for the load harness.
+//! The `bench` program: loads, comparisons and their reports, an embedded registry, and a demo.
 //!
 //! Flags in, an exit code out: 0 when all held, 1 when something failed, 2 for wrong usage. Each
 //! verb has a file of its own; nothing is decided here.
@@ -28,6 +28,9 @@ mod wire;
 mod framing;
 mod memory;
 mod machine;
+mod meter;
+mod child;
+mod interrupt;
 mod values;
 mod calendar;
 

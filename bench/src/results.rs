@@ -137,6 +137,33 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     }
 }
 
+/// What `one` costs as a multiple of `other`, taken repetition by repetition, because two
+/// measurements a moment apart share what the machine was doing: the mean of the ratios without the
+/// smallest and the largest. It uses more of five samples than the middle one does, and one bad
+/// moment does not move it. The ratio of the medians where some repetition is missing.
+pub(crate) fn ratio(one: &Cost, other: &Cost) -> f64 {
+    let mut ratios = ratios(one, other);
+    ratios.sort_by(f64::total_cmp);
+    let inner = match ratios.len() {
+        0 => return one.median() / other.median().max(f64::MIN_POSITIVE),
+        1 | 2 => ratios.as_slice(),
+        count => ratios.get(1..count - 1).unwrap_or_default(),
+    };
+    inner.iter().sum::<f64>() / inner.len() as f64
+}
+
+/// The ratio of each repetition; none where some repetition is missing.
+pub(crate) fn ratios(one: &Cost, other: &Cost) -> Vec<f64> {
+    if one.samples.len() != other.samples.len() {
+        return Vec::new();
+    }
+    let pairs = one.samples.iter().zip(&other.samples).filter(|(_, other)| **other > 0.0);
+    pairs.map(|(one, other)| one / other).collect()
+}
+
+/// The peer of which costs are shown as multiples.
+pub(crate) const REFERENCE: &str = "haproxy";
+
 /// Appends `lines` to the file at `path`, which is made if need be.
 pub(crate) fn append(path: &Path, lines: &[Line]) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -174,6 +201,17 @@ mod tests {
         append(&path, &lines[..1]).unwrap();
         append(&path, &lines[1..]).unwrap();
         assert_eq!(read(&path).unwrap(), lines);
+    }
+
+    #[test]
+    fn a_ratio_is_taken_repetition_by_repetition() {
+        let cost = |samples: &[f64]| Cost { samples: samples.to_vec(), ..Cost::default() };
+        // The machine became twice as slow after the first; it stayed at 1.2.
+        let of = |one: &[f64], other: &[f64]| ratio(&cost(one), &cost(other));
+        assert!((of(&[1.2, 2.4, 2.4], &[1.0, 2.0, 2.0]) - 1.2).abs() < 1e-9);
+        assert!((of(&[1.2, 2.4, 2.4], &[1.0, 2.0]) - 1.6).abs() < 1e-9);
+        // One bad moment on either side moves nothing.
+        assert!((of(&[1.2, 9.0, 1.2, 1.2], &[1.0, 1.0, 9.0, 1.0]) - 1.2).abs() < 1e-9);
     }
 
     #[test]

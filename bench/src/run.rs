@@ -5,18 +5,19 @@
 
 use std::path::PathBuf;
 use std::process::exit;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 
 mod bar;
-mod interrupt;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use bar::Bar;
 
+use crate::interrupt;
 use crate::load::{self, Outcome};
 use crate::plan::{Fields, Plan};
 use crate::results::{self, Line};
@@ -42,7 +43,12 @@ pub(crate) struct Flags {
 /// # Errors
 /// When the load cannot be run, or more requests failed than may.
 pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
-    let stop = interrupt::watch()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    interrupt::listen(move |time| match time {
+        1 => asked.store(true, Ordering::Relaxed),
+        _ => exit(interrupt::EXIT_CODE),
+    })?;
     if carry_out(flags, &stop)? == Ending::Interrupted {
         exit(interrupt::EXIT_CODE);
     }

@@ -153,6 +153,7 @@ mod tests {
             status: Arc::default(),
             counters: vec![Arc::default(), Arc::default()].into(),
             driver: "epoll",
+            logins: Arc::default(),
             dropped: None,
         })
     }

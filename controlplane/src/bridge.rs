@@ -10,8 +10,9 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use dataplane::Question;
+use dataplane::{LoginQuestion, Question};
 
+use crate::login::Desk;
 use crate::review::file::Table;
 
 /// The newest table, replaced whole.
@@ -29,6 +30,22 @@ pub fn answer(questions: Receiver<Question>, table: SharedTable) -> io::Result<(
         for question in questions {
             let verdict = table.load().verdict(&question.token, question.connector.as_ref());
             question.answer(verdict);
+        }
+    })?;
+    Ok(())
+}
+
+/// The channel for questions about logins at registries.
+pub fn login_channel() -> (Sender<LoginQuestion>, Receiver<LoginQuestion>) {
+    bounded(QUESTIONS_MAX)
+}
+
+/// Hands those questions to the desk, which answers by itself, until the data plane is gone.
+pub fn answer_logins(questions: Receiver<LoginQuestion>, desk: Arc<Desk>) -> io::Result<()> {
+    let name = thread::Builder::new().name("login".to_owned());
+    name.spawn(move || {
+        for question in questions {
+            desk.take(question);
         }
     })?;
     Ok(())

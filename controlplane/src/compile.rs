@@ -6,17 +6,16 @@
 
 pub mod address;
 mod credential;
+mod parameter;
 mod problem;
 mod trust;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use dataplane::vocabulary::{
-    Access, ApiPolicy, Connector, ConnectorRef, Origin, Trust, is_dns_label,
-};
-use serde_json::Value;
+use dataplane::vocabulary::{Access, Connector, ConnectorRef, Origin, Trust, is_dns_label};
 
+use self::parameter::Parameters;
 pub use self::problem::{Cause, Problem};
 pub use self::trust::system_trust;
 use crate::crd;
@@ -54,8 +53,9 @@ pub fn compile(objects: &Objects, system: &Arc<Trust>) -> Compiled {
         problems.extend(causes.into_iter().map(|cause| Problem::at(found, cause)));
     }
     for found in kept(&objects.classes) {
-        let causes = unknown_fields(found).into_iter().chain(class_api(found).err());
-        problems.extend(causes.map(|cause| Problem::at(found, cause)));
+        let mut causes = unknown_fields(found);
+        Parameters::of_class(&found.object.spec, &mut causes);
+        problems.extend(causes.into_iter().map(|cause| Problem::at(found, cause)));
     }
     let known = connectors.iter().map(|connector| connector.reference.clone());
     let table = Table::new(objects, known, &mut problems);
@@ -94,7 +94,7 @@ impl Scope<'_> {
             access = unready(cause, causes);
             Arc::clone(self.system)
         });
-        let api = connector_api(spec, class, causes);
+        let Parameters { api, redirects, token_hosts } = class.of_connector(spec, causes);
         Ok(Connector {
             reference: ConnectorRef::new(namespace, name),
             uid: uid(found),
@@ -104,17 +104,20 @@ impl Scope<'_> {
             access,
             trust,
             api,
+            redirects,
+            token_hosts,
         })
     }
 
-    /// What the connector's class says about the API; without a class of the name `harbor` in the
+    /// The parameters that the connector's class sets; without a class of the name `harbor` in the
     /// source, the built-in one holds.
-    fn class(&self, name: Option<&str>) -> Result<ApiPolicy, Cause> {
+    fn class(&self, name: Option<&str>) -> Result<Parameters, Cause> {
         let name = name.ok_or(Cause::ClassMissing)?;
         let named = Named { kind: "ConnectorClass", namespace: "".into(), name: name.into() };
         match (self.classes.get(&named), name) {
-            (Some(class), HARBOR) => Ok(class_api(class).unwrap_or_default()),
-            (None, HARBOR) => Ok(ApiPolicy::default()),
+            // What is wrong with the class is said once, where its own problems are.
+            (Some(class), HARBOR) => Ok(Parameters::of_class(&class.object.spec, &mut Vec::new())),
+            (None, HARBOR) => Ok(Parameters::default()),
             (Some(_), _) => Err(Cause::ClassForeign(name.to_owned())),
             (None, _) => Err(Cause::ClassNotFound(name.to_owned())),
         }
@@ -198,45 +201,6 @@ fn bad_address(field: &str, written: &str, why: address::Refusal) -> Cause {
         shown => format!("{field} {shown:?}"),
     };
     Cause::Address { field, why }
-}
-
-/// The API policy of a connector: its parameter, else its class's.
-fn connector_api(
-    spec: &crd::ConnectorSpec,
-    class: ApiPolicy,
-    causes: &mut Vec<Cause>,
-) -> ApiPolicy {
-    let mut api = class;
-    for parameter in &spec.params {
-        if parameter.name == "api" {
-            match api_policy(&parameter.value) {
-                Ok(policy) => api = policy,
-                Err(cause) => {
-                    // What was meant is unknown, so the narrowest policy holds.
-                    api = ApiPolicy::Off;
-                    causes.push(cause);
-                }
-            }
-        } else {
-            causes.push(Cause::ParameterUnknown(parameter.name.clone()));
-        }
-    }
-    api
-}
-
-/// The API policy that a class gives by the default of its parameter `api`.
-fn class_api(class: &Found<crd::ConnectorClass>) -> Result<ApiPolicy, Cause> {
-    let rule = class.object.spec.params.iter().find(|rule| rule.name == "api");
-    rule.and_then(|rule| rule.default.as_ref()).map_or(Ok(ApiPolicy::default()), api_policy)
-}
-
-fn api_policy(value: &Value) -> Result<ApiPolicy, Cause> {
-    match value.as_str() {
-        Some("off") => Ok(ApiPolicy::Off),
-        Some("read") => Ok(ApiPolicy::Read),
-        Some("full") => Ok(ApiPolicy::Full),
-        _ => Err(Cause::Api(value.to_string())),
-    }
 }
 
 fn unknown_fields<T>(found: &Found<T>) -> Vec<Cause> {

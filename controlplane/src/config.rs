@@ -289,6 +289,7 @@ impl ProxyFlags {
             manifest_bytes_max: bounds.manifest_bytes,
             // Harbor's error bodies are below 1 KiB.
             error_body_bytes_max: 64 << 10,
+            accounts_bytes_max: 1 << 20,
             // `103` and `100` come in ones and twos; an endless row of them is an attack.
             interim_answers_max: 32,
             connections_max: self.connections_max(files_max),
@@ -302,6 +303,10 @@ impl ProxyFlags {
             // About 300 bytes each: 3 MB a core.
             verdicts_max: 10_000,
             verdict_wait: Duration::from_secs(5),
+            // A first probe over a slow way, or a suspicion's pause and its probe.
+            login_wait: Duration::from_secs(15),
+            // Up to 8 KiB each, a thousand images at one time.
+            registry_tokens_max: 1000,
             body_buffer_bytes: 256 << 10,
             // Below it the calls cost more than the copy.
             splice_bytes_min: 64 << 10,

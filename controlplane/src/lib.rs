@@ -9,6 +9,8 @@ pub mod crd;
 pub mod source;
 pub mod compile;
 pub mod review;
+pub mod registry;
+pub mod login;
 pub mod bridge;
 pub mod authority;
 pub mod admin;

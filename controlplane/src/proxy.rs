@@ -25,6 +25,8 @@ use crate::admin::{self, Exposed, Metrics, Status};
 use crate::authority::commission::{self, Workshop};
 use crate::bridge;
 use crate::config::ProxyFlags;
+use crate::login::Desk;
+use crate::registry::Dialer;
 use crate::source::file::{self, Folder, Seen};
 use crate::source::manifest::Unreadable;
 use crate::telemetry::Telemetry;
@@ -76,6 +78,11 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
     let (listen, listen_tls) = (addresses(&listeners)?, addresses(&tls_listeners)?);
     let own = own(flags, &listen, &listen_tls);
     let bundle = ca.as_ref().map(|(folder, _)| folder.bundle());
+    let runtime = control_runtime()?;
+    let dialer = Dialer::new(flags.bounds.connect_seconds, LOOPBACK_ALLOWED);
+    let desk = Desk::open(runtime.handle(), publication.snapshots(), dialer);
+    let (login_questions, logins_asked) = bridge::login_channel();
+    bridge::answer_logins(logins_asked, Arc::clone(&desk))?;
     let admin_address = admin.local_addr()?;
     let dataplane = Dataplane::start(Settings {
         listeners,
@@ -88,7 +95,8 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         commissions,
         own: own.clone(),
         passthrough: flags.forward.passthrough(),
-        loopback_allowed: true,
+        login_questions,
+        loopback_allowed: LOOPBACK_ALLOWED,
     })
     .map_err(Error::Dataplane)?;
     let workshop = ca.map(|(folder, authority)| {
@@ -104,9 +112,9 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         status: Arc::clone(&status),
         counters: dataplane.counters(),
         driver: dataplane.driver(),
+        logins: desk.numbers(),
         dropped: Some(telemetry.dropped()),
     });
-    let runtime = control_runtime()?;
     let clean = runtime.block_on(async {
         tokio::spawn(admin::serve(admin::adopt(admin)?, Arc::new(metrics)));
         let mut signals = drain::Signals::listen()?;
@@ -195,6 +203,9 @@ fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Error> {
 fn addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
     listeners.iter().map(TcpListener::local_addr).collect()
 }
+
+/// Whoever owns the folder owns the machine.
+const LOOPBACK_ALLOWED: bool = true;
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     process::listen(address).map_err(|cause| Error::Listen(address, cause))

@@ -7,10 +7,9 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-use futures_util::future::{Either, select};
 
 use crate::balance::{self, Place, Transfer};
 use crate::body::{self, Framing};
@@ -20,7 +19,7 @@ use crate::error::{Error, Kind, Stage};
 use crate::exchange::{self, Next};
 use crate::handshake::{self, Meant};
 use crate::intercept::Interception;
-use crate::io::{Socket, within};
+use crate::io::{Socket, until, within};
 use crate::limits::Limits;
 use crate::mailbox::{Entrance, Handover, Mail, Postbox};
 use crate::parse::{self, Method, RequestHead};
@@ -161,40 +160,29 @@ pub(crate) async fn serve(handover: Handover, core: Rc<Core>) {
     drop(place);
 }
 
-/// Waits for the first byte of the next request. `false`: there will be none.
+/// Waits for the first bytes of the next request. `false`: there will be none.
 async fn next_request(inbound: &mut Inbound, core: &Core) -> bool {
-    if !inbound.buffer.is_empty() {
+    let Inbound { transport, buffer, .. } = inbound;
+    if !buffer.is_empty() {
         return true;
     }
-    if let Transport::Tls(_) = inbound.transport {
-        // The session may hold what came together with the last request.
-        match inbound.transport.try_read_kept(inbound.buffer.spare()) {
-            Ok(0) => return false,
-            Ok(count) => {
-                inbound.buffer.note_read(count);
-                return true;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return false,
-        }
-    }
-    // An idle connection holds no buffer.
-    inbound.buffer.release();
-    let wait = if core.is_draining() { DRAINING_IDLE_WAIT } else { core.limits.idle_caller_wait };
-    let socket = inbound.transport.socket();
-    let readable = std::pin::pin!(socket.readable(wait));
-    match select(readable, core.drained()).await {
-        Either::Left((ready, _)) => ready.is_ok(),
+    buffer.release_above(IDLE_BYTES);
+    let mut filling = pin!(transport.fill(buffer, IDLE_BYTES));
+    let wait = core.limits.idle_caller_wait;
+    let mut filled = until(wait, filling.as_mut(), || core.is_draining()).await;
+    if filled.is_none() && core.is_draining() {
         // A request may be on its way just now: it still gets its answer.
-        Either::Right((_, _)) => Box::pin(socket.readable(DRAINING_IDLE_WAIT)).await.is_ok(),
+        filled = within(DRAINING_IDLE_WAIT, filling).await;
     }
+    // Where it was given up the connection ends.
+    matches!(filled, Some(Ok(1..)))
 }
 
 /// Reads the head of the next request; `None` when the caller closed before its first byte.
 pub(crate) async fn read_head(inbound: &mut Inbound, core: &Core) -> Result<Option<Parsed>, Error> {
     let limits = &core.limits;
     let fail = |kind| Error::new(Stage::Parse, kind);
-    let deadline = Instant::now() + limits.head_wait;
+    let mut deadline = None;
     loop {
         if let Some((head, length)) =
             parse::request(inbound.buffer.filled(), limits).map_err(fail)?
@@ -215,7 +203,9 @@ pub(crate) async fn read_head(inbound: &mut Inbound, core: &Core) -> Result<Opti
                 interception,
             }));
         }
-        let wait = deadline.saturating_duration_since(Instant::now());
+        // Most heads are there at once.
+        let now = Instant::now();
+        let wait = deadline.get_or_insert(now + limits.head_wait).saturating_duration_since(now);
         let begun = !inbound.buffer.is_empty();
         match inbound.transport.read(inbound.buffer.spare(), wait).await {
             Ok(0) if !begun => return Ok(None),
@@ -323,6 +313,8 @@ fn hand_over(inbound: Inbound, index: usize, transfer: Transfer, core: &Core) {
 
 /// Between two looks whether a connection may be accepted again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// What an idle connection holds to receive into: most heads fit, whatever else follows.
+const IDLE_BYTES: usize = 2 << 10;
 /// How long an idle connection is still listened to once the process drains.
 const DRAINING_IDLE_WAIT: Duration = Duration::from_secs(1);
 /// How long a TLS session's last word may take.

@@ -3,11 +3,16 @@
 //! [`Buffer`] holds heads, so it is wiped wherever it lets bytes go: a token or a credential does
 //! not outlive its request in freed memory. [`Block`] holds bodies: page-aligned, never wiped.
 
+use std::cell::RefCell;
+use std::mem;
+
 use zeroize::Zeroize;
 
 /// A growing buffer for heads and what follows them.
 #[derive(Default)]
 pub(crate) struct Buffer {
+    /// What was ever read into, and perhaps more. Outside of `start..end` it holds nothing: bytes
+    /// are wiped as they are consumed.
     bytes: Vec<u8>,
     start: usize,
     end: usize,
@@ -24,11 +29,25 @@ impl Buffer {
         self.start == self.end
     }
 
+    /// Lends the memory of an empty buffer to whoever reads into it from its start: as much as
+    /// there is, or `bytes`. [`Buffer::put_back`] brings it back.
+    pub(crate) fn lend(&mut self, bytes: usize) -> Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = allocated(bytes);
+        }
+        mem::take(&mut self.bytes)
+    }
+
+    /// Takes lent memory back, `count` bytes of which have been read into.
+    pub(crate) fn put_back(&mut self, bytes: Vec<u8>, count: usize) {
+        self.start = 0;
+        self.end = count.min(bytes.len());
+        self.bytes = bytes;
+    }
+
     /// Room for at least one more read; `note_read` says how much of it was used.
     pub(crate) fn spare(&mut self) -> &mut [u8] {
-        if self.bytes.len() - self.end < SPARE_BYTES_MIN {
-            self.make_room(SPARE_BYTES_MIN);
-        }
+        self.make_room(SPARE_BYTES_MIN);
         self.bytes.get_mut(self.end..).unwrap_or_default()
     }
 
@@ -39,9 +58,10 @@ impl Buffer {
 
     /// Appends `bytes` as if they had been read.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        if self.bytes.len() - self.end < bytes.len() {
-            self.make_room(bytes.len());
+        if bytes.is_empty() {
+            return;
         }
+        self.make_room(bytes.len());
         if let Some(room) = self.bytes.get_mut(self.end..self.end + bytes.len()) {
             room.copy_from_slice(bytes);
             self.end += bytes.len();
@@ -61,32 +81,74 @@ impl Buffer {
         }
     }
 
-    /// Gives the memory back: an idle connection holds none.
-    pub(crate) fn release(&mut self) {
-        if self.is_empty() {
-            self.bytes.zeroize();
-            self.bytes = Vec::new();
+    /// Gives the memory back, if it is more than `bytes_max`: an idle connection holds little.
+    pub(crate) fn release_above(&mut self, bytes_max: usize) {
+        if self.is_empty() && self.bytes.capacity() > bytes_max {
+            give_back(mem::take(&mut self.bytes));
         }
     }
 
-    /// Moves what is unconsumed to the front of an allocation with `room` more bytes.
+    /// Gives the memory back, if it holds nothing.
+    pub(crate) fn release(&mut self) {
+        self.release_above(0);
+    }
+
+    /// Sees to it that `room` more bytes fit behind the unconsumed ones, and that all that there
+    /// is of it can be read into.
     fn make_room(&mut self, room: usize) {
-        let held = self.end - self.start;
-        let mut grown = vec![0; (held + room).next_power_of_two().max(FIRST_BYTES)];
-        if let Some(front) = grown.get_mut(..held) {
-            front.copy_from_slice(self.filled());
+        if self.bytes.len() - self.end >= room {
+            return;
         }
-        self.bytes.zeroize();
-        self.bytes = grown;
-        self.start = 0;
-        self.end = held;
+        if self.bytes.capacity() - self.end < room {
+            let held = self.end - self.start;
+            let mut grown = allocated((held + room).next_power_of_two().max(FIRST_BYTES));
+            grown.extend_from_slice(self.filled());
+            self.wipe();
+            give_back(mem::replace(&mut self.bytes, grown));
+            self.start = 0;
+            self.end = held;
+        }
+        self.bytes.resize(self.bytes.capacity(), 0);
+    }
+
+    fn wipe(&mut self) {
+        if let Some(held) = self.bytes.get_mut(self.start..self.end) {
+            held.zeroize();
+        }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.bytes.zeroize();
+        self.wipe();
+        give_back(mem::take(&mut self.bytes));
     }
+}
+
+/// Memory for `bytes` bytes, a buffer's of this core that was let go if there is one: most buffers
+/// are of one size, and live for one exchange.
+fn allocated(bytes: usize) -> Vec<u8> {
+    let spare = if bytes == FIRST_BYTES { SPARES.with_borrow_mut(Vec::pop) } else { None };
+    spare.unwrap_or_else(|| Vec::with_capacity(bytes))
+}
+
+/// Keeps `bytes`, which are wiped, for the next buffer.
+fn give_back(mut bytes: Vec<u8>) {
+    if bytes.capacity() != FIRST_BYTES {
+        return;
+    }
+    bytes.clear();
+    // A thread that ends keeps nothing.
+    let _ = SPARES.try_with(|spares| {
+        let mut spares = spares.borrow_mut();
+        if spares.len() < SPARES_MAX {
+            spares.push(bytes);
+        }
+    });
+}
+
+thread_local! {
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A page-aligned buffer for a body's bytes.
@@ -125,7 +187,10 @@ impl Block {
 }
 
 const PAGE_BYTES: usize = 4096;
-const FIRST_BYTES: usize = 8 << 10;
+/// A head, and a small body behind it.
+pub(crate) const FIRST_BYTES: usize = 8 << 10;
+/// How many buffers of this size a core keeps.
+const SPARES_MAX: usize = 32;
 const SPARE_BYTES_MIN: usize = 2 << 10;
 
 #[cfg(test)]

@@ -102,6 +102,8 @@ pub enum Route {
     Tags,
     /// `referrers/<digest>`.
     Referrers,
+    /// Harbor's token service, in whose stead we answer.
+    Token,
     /// Harbor's own API.
     Api,
     /// A CONNECT.
@@ -113,13 +115,14 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of [`Route::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::Manifest,
         Self::Blob,
         Self::Upload,
         Self::Tags,
         Self::Referrers,
+        Self::Token,
         Self::Api,
         Self::Connect,
         Self::Unknown,
@@ -134,6 +137,7 @@ impl Route {
             Self::Upload => "upload",
             Self::Tags => "tags",
             Self::Referrers => "referrers",
+            Self::Token => "token",
             Self::Api => "api",
             Self::Connect => "connect",
             Self::Unknown => "unknown",
@@ -170,6 +174,8 @@ pub struct Counters {
     pub reuses: Counter,
     /// Bodiless requests sent again because their reused connection was dead.
     pub resends: Counter,
+    /// Hops to where registries redirect.
+    pub redirects: Counter,
     /// Times a body was given a pipe to be spliced through.
     pub pipes_lent: Counter,
     /// Times there was no pipe to be had and the body was copied.
@@ -190,6 +196,12 @@ pub struct Counters {
     pub tunnels: Counter,
     /// Such tunnels that are open.
     pub tunnels_open: Gauge,
+    /// Requests answered without asking the registry, because it refuses the credential just now.
+    pub logins_refused: Counter,
+    /// Requests asked again with another token or credential, after the registry's 401.
+    pub logins_repeated: Counter,
+    /// Questions about logins asked of the control plane.
+    pub login_questions: Counter,
     /// Connection tasks that panicked.
     pub panics: Counter,
     /// From a request's first byte to its end.

@@ -14,8 +14,10 @@ use crate::authorise::counting as authorise;
 use crate::body::{self, Decoder, Framing, Step};
 use crate::counters::Counters;
 use crate::fuzzing::{connector, limits};
+use crate::login::Presented;
 use crate::parse::{self, RequestHead};
-use crate::rewrite;
+use crate::pool::Key;
+use crate::rewrite::{self, Mount};
 use crate::route::{self, Routed};
 use crate::snapshot::Snapshot;
 use crate::target::{self, Target};
@@ -85,15 +87,18 @@ fn find_route(times: u64) -> Option<()> {
 
 fn rewrite_request(times: u64) -> Option<()> {
     let routed = routed(PULL)?;
+    let presented = Presented::own(&routed.connector.access).ok()?;
     for _ in 0..times {
-        black_box(rewrite::request(black_box(&routed), REQUEST_ID).ok()?);
+        let routed = black_box(&routed);
+        black_box(rewrite::request(routed, &presented, Mount::Keep, REQUEST_ID).ok()?);
     }
     Some(())
 }
 
 fn rewrite_response(times: u64) -> Option<()> {
     let routed = routed(PUSH)?;
-    let outbound = rewrite::request(&routed, REQUEST_ID).ok()?;
+    let presented = Presented::own(&routed.connector.access).ok()?;
+    let outbound = rewrite::request(&routed, &presented, Mount::Keep, REQUEST_ID).ok()?;
     let (answer, _) = parse::response(ACCEPTED, &limits()).ok()??;
     let framing = body::of_response(routed.head.method, &answer).ok()?;
     let (back, version) = (&outbound.return_path, routed.head.version);
@@ -141,7 +146,8 @@ fn of_parts(head: RequestHead, target: Target, framing: Framing, length: usize) 
 fn routed(bytes: &[u8]) -> Option<Routed> {
     let Parsed { head, target, framing, .. } = parsed(bytes)?;
     let connector = Arc::new(connector(target.connector()?.clone()));
-    Some(Routed { head, target, framing, connector })
+    let account = Arc::new(Key::of(&connector));
+    Some(Routed { head, target, framing, connector, account })
 }
 
 const REQUEST_ID: &str = "0123456789abcdef";

@@ -15,6 +15,8 @@ pub enum Stage {
     Authorise,
     /// Looking the connector up.
     Route,
+    /// Learning what to show the registry: a credential, one of its tokens, or nothing.
+    Login,
     /// Turning the head into the registry's, or the registry's into the caller's.
     Rewrite,
     /// Getting a connection to the registry.
@@ -27,10 +29,11 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in order: the closed label set of metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Parse,
         Self::Authorise,
         Self::Route,
+        Self::Login,
         Self::Rewrite,
         Self::Connect,
         Self::Stream,
@@ -43,6 +46,7 @@ impl Stage {
             Self::Parse => "parse",
             Self::Authorise => "authorise",
             Self::Route => "route",
+            Self::Login => "login",
             Self::Rewrite => "rewrite",
             Self::Connect => "connect",
             Self::Stream => "stream",
@@ -150,6 +154,14 @@ pub enum Kind {
     RegistryUntrusted,
     /// The registry refused the connector's credential.
     CredentialRefused,
+    /// A push through a connector that has no credential.
+    PushAnonymous,
+    /// Nobody could say in time how the connector stands with its registry.
+    LoginUnsettled,
+    /// The registry names a token service that the connector does not trust.
+    RealmForeign,
+    /// The registry's token service gave no token.
+    TokenServiceFailed,
     /// The registry did not answer in time, and no body had been sent.
     RegistrySilent,
     /// The registry failed after body bytes of an upload had gone to it.
@@ -158,6 +170,10 @@ pub enum Kind {
     RegistryClosed,
     /// The registry's answer breaks HTTP, or points at a place we may not send the caller to.
     RegistryMalformed(&'static str),
+    /// The registry redirects a blob's reader to a place the proxy does not go to.
+    RedirectRefused(&'static str),
+    /// The storage that the registry redirects to cannot be had.
+    StorageUnreachable(&'static str),
     /// The registry's body ended before its end: the caller's is cut off too.
     RegistryTruncated,
     /// The caller went away, or stalled beyond `body_progress_wait`.
@@ -224,10 +240,16 @@ impl Kind {
             Self::RegistryUnreachable => (503, "UNAVAILABLE", Registry, "registry-unreachable", Some(2)),
             Self::RegistryUntrusted => (503, "UNAVAILABLE", Connector, "registry-untrusted", Some(10)),
             Self::CredentialRefused => (403, "DENIED", Connector, "credential-refused", None),
+            Self::PushAnonymous => (403, "DENIED", Connector, "push-anonymous", None),
+            Self::LoginUnsettled => (503, "UNAVAILABLE", Registry, "login-unsettled", Some(2)),
+            Self::RealmForeign => (503, "UNAVAILABLE", Connector, "realm-foreign", Some(30)),
+            Self::TokenServiceFailed => (503, "UNAVAILABLE", Registry, "token-service-failed", Some(5)),
             Self::RegistrySilent => (504, "UNAVAILABLE", Registry, "registry-silent", None),
             Self::UploadInterrupted => (502, "UNKNOWN", Registry, "upload-interrupted", None),
             Self::RegistryClosed => (502, "UNKNOWN", Registry, "registry-closed", None),
             Self::RegistryMalformed(_) => (502, "UNKNOWN", Registry, "registry-malformed", None),
+            Self::RedirectRefused(_) => (502, "UNKNOWN", Registry, "redirect-refused", None),
+            Self::StorageUnreachable(_) => (503, "UNAVAILABLE", Registry, "storage-unreachable", Some(2)),
             Self::RegistryTruncated => (502, "UNKNOWN", Registry, "registry-truncated", None),
             Self::CallerGone => (408, "UNKNOWN", Caller, "caller-gone", None),
         }
@@ -240,7 +262,9 @@ impl Kind {
             | Self::NameInvalid(why)
             | Self::QueryInvalid(why)
             | Self::PolicyDenied(why)
-            | Self::RegistryMalformed(why) => why,
+            | Self::RegistryMalformed(why)
+            | Self::RedirectRefused(why)
+            | Self::StorageUnreachable(why) => why,
             Self::NoConnector => {
                 "no connector is named: use /v2/namespaces/<namespace>/connectors/<name>/<repository>/ or the host c-<name>.<namespace>.svc"
             }
@@ -285,6 +309,14 @@ impl Kind {
             Self::CredentialRefused => {
                 "the registry refused the connector's credential, or it has no right on this project"
             }
+            Self::PushAnonymous => {
+                "it has no credential, and the registry lets nobody push without one: name a Secret in spec.auth"
+            }
+            Self::LoginUnsettled => "the registry has not yet said whether it takes the credential",
+            Self::RealmForeign => {
+                "the registry names a token service on a host that is not its own: if it is to be trusted, add the host to the parameter tokenHosts"
+            }
+            Self::TokenServiceFailed => "the registry's token service gave no token",
             Self::RegistrySilent => "the registry did not answer in time",
             Self::UploadInterrupted => "upload interrupted, start again",
             Self::RegistryClosed => "the registry closed the connection before it answered",

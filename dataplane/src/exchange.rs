@@ -1,9 +1,9 @@
 //! START HERE: one request and its response, seen through the stages in their order.
 //!
 //! `accept` (a head is read and parsed) → `authorise` → `route` → `rewrite` → `connect` → `stream`
-//! → `account`. Only this file and its second half, `response`, call stages; none of them calls
-//! another. What goes wrong before the response has begun becomes a refusal; afterwards the
-//! connection is cut, so that a broken body is never taken for a whole one.
+//! → `account`. Only this file, its second half `response` and its detour `follow` call stages;
+//! none of them calls another. What goes wrong before the response has begun becomes a refusal;
+//! afterwards the connection is cut, so that a broken body is never taken for a whole one.
 
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+mod held;
 mod response;
 mod tunnel;
 
@@ -23,11 +24,13 @@ use crate::body::Framing;
 use crate::connect::{self, Outlet};
 use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
+use crate::follow;
 use crate::intercept::Interception;
 use crate::limits::Limits;
+use crate::login::{self, Shown};
 use crate::parse::{Method, Version};
 use crate::reply;
-use crate::rewrite::{self, Outbound};
+use crate::rewrite::{self, Mount, Outbound};
 use crate::route::{self, Routed};
 use crate::stream::{self, Answered, Unanswered};
 use crate::target::Form;
@@ -125,76 +128,176 @@ async fn through(
     if record.route == Route::Connect {
         return tunnel::to_connector(inbound, allowed, record, core).await;
     }
-    if record.route == Route::Ping {
-        return Ok(response::ping(inbound, ahead, record, core).await);
+    if matches!(record.route, Route::Ping | Route::Token) {
+        return Ok(response::own(inbound, ahead, record, core).await);
     }
-    let routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
-    let at_rewrite = |kind| Error::new(Stage::Rewrite, kind);
-    let mut outbound = rewrite::request(&routed, &record.request_id).map_err(at_rewrite)?;
-    let at_connect = |kind| Error::new(Stage::Connect, kind);
-    let mut outlet = connect::open(&routed.connector, core).await.map_err(at_connect)?;
+    let mut routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
+    rewrite::permitted(&routed).map_err(|kind| Error::new(Stage::Rewrite, kind))?;
+    let mut ready = prepare(&mut routed, Mount::Keep, None, record, core).await?;
     record.connected_after = Some(record.elapsed());
-    let answered = if ahead.body_follows {
+    let (ready, answered) = if ahead.body_follows {
         // A transfer may outlive its connector: once the head is sent nothing of it is kept, least
         // of all the credential.
         drop(routed);
-        upload(inbound, &mut outlet, &mut outbound, ahead, record, core).await?
+        let answered = upload(inbound, &mut ready, ahead, record, core).await?;
+        // Too late to ask again: the caller's body is on its way. The next request will know.
+        learn(&ready, &answered, core);
+        (ready, answered)
     } else {
-        let answered = ask(&mut outlet, &outbound, &routed, core).await?;
-        if outbound.mounts && is_mount_refused(&answered) {
-            upload_instead(&mut outlet, answered, &routed, record, core).await?
-        } else {
-            answered
+        let (mut ready, answered) = without_body(ready, &mut routed, record, core).await?;
+        let Ready { outlet, outbound, .. } = &mut ready;
+        let back = &mut outbound.return_path;
+        let answered = follow::to_the_end(outlet, answered, back, &routed, record, core).await?;
+        if back.is_of_storage() {
+            ready.shown = Shown::Nothing;
         }
+        (ready, answered)
     };
     record.answered_after = Some(record.elapsed());
-    response::answer(inbound, outlet, outbound.return_path, answered, ahead, record, core).await
+    response::answer(inbound, ready, answered, ahead, record, core).await
+}
+
+/// A request that can be sent at once.
+struct Ready {
+    outlet: Outlet,
+    outbound: Outbound,
+    shown: Shown,
+}
+
+/// Gets everything together: what to show the registry, the head, a connection; `open` is one that
+/// may be used if it still fits. Whatever took time is followed by another look at the snapshot, so
+/// that no head goes out with a credential that has been replaced.
+async fn prepare(
+    routed: &mut Routed,
+    mount: Mount,
+    mut open: Option<Outlet>,
+    record: &mut Record,
+    core: &Core,
+) -> Result<Ready, Error> {
+    let at = |stage| move |kind| Error::new(stage, kind);
+    for _ in 0..CHANGES_MAX {
+        let key = Arc::clone(&routed.account);
+        let source = match mount {
+            Mount::Keep => rewrite::mount_source(routed),
+            Mount::Drop => None,
+        };
+        let presented = login::present(routed, &key, source.as_deref(), core).await;
+        let Some(presented) = presented.map_err(unpresented)? else {
+            core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))?;
+            continue;
+        };
+        let outbound = rewrite::request(routed, &presented, mount, &record.request_id);
+        let outbound = outbound.map_err(at(Stage::Rewrite))?;
+        let outlet = match open.take().filter(|open| open.key == key) {
+            Some(open) => open,
+            None => {
+                let opened = connect::open(&routed.connector, key, core).await;
+                opened.map_err(at(Stage::Connect))?
+            }
+        };
+        if !core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))? {
+            return Ok(Ready { shown: presented.shown(routed), outlet, outbound });
+        }
+    }
+    Err(Error::new(Stage::Login, Kind::LoginUnsettled))
+}
+
+/// A failure to learn what to show. A registry that could not be reached for it is as far away as
+/// it would be for the request itself.
+fn unpresented(kind: Kind) -> Error {
+    let away = matches!(
+        kind,
+        Kind::RegistryUnresolved
+            | Kind::RegistryForbidden
+            | Kind::RegistryUnreachable
+            | Kind::RegistryUntrusted
+    );
+    Error::new(if away { Stage::Connect } else { Stage::Login }, kind)
+}
+
+/// Asks, and asks again where that is sound: without the mount that the registry refuses, and once
+/// more with what is shown instead of what it no longer takes.
+async fn without_body(
+    ready: Ready,
+    routed: &mut Routed,
+    record: &mut Record,
+    core: &Core,
+) -> Result<(Ready, Answered), Error> {
+    let mut mount = Mount::Keep;
+    let mut asked = ask(ready, routed, mount, record, core).await?;
+    if asked.0.outbound.mounts && is_mount_refused(&asked.1) {
+        // Whatever is wrong with the mount's source, the caller can still upload the blob, while
+        // some clients give the whole push up at such an answer (distribution-spec end-11 lets a
+        // registry answer any mount with 202).
+        mount = Mount::Drop;
+        asked = Box::pin(again(asked, routed, mount, record, core)).await?;
+    }
+    let better = learn(&asked.0, &asked.1, core);
+    if asked.1.head.status == 401 {
+        let changed = core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))?;
+        if better || changed {
+            core.counters.logins_repeated.add(1);
+            asked = Box::pin(again(asked, routed, mount, record, core)).await?;
+            learn(&asked.0, &asked.1, core);
+        }
+    }
+    Ok(asked)
+}
+
+/// Notes what the registry's answer says of what it was shown. Whether the same request could fare
+/// better with what would be shown next.
+fn learn(ready: &Ready, answered: &Answered, core: &Core) -> bool {
+    let account = &ready.outlet.key;
+    if answered.head.status == 401 {
+        return login::refused(account, &ready.shown, &answered.head, core);
+    }
+    login::taken(account, &ready.shown, core);
+    false
+}
+
+/// Prepares the same request anew and asks, on the same connection if that lives on.
+async fn again(
+    (mut ready, refused): (Ready, Answered),
+    routed: &mut Routed,
+    mount: Mount,
+    record: &mut Record,
+    core: &Core,
+) -> Result<(Ready, Answered), Error> {
+    let whole = stream::swallow(&mut ready.outlet, refused.framing, &core.limits).await;
+    let lives = whole && refused.head.keep_alive() && ready.outlet.buffer.is_empty();
+    let open = lives.then_some(ready.outlet);
+    let ready = prepare(routed, mount, open, record, core).await?;
+    ask(ready, routed, mount, record, core).await
 }
 
 /// Sends a request without a body; once more on a fresh connection if the registry had closed the
 /// one it was sent on, and if nothing can have come of the first.
 async fn ask(
-    outlet: &mut Outlet,
-    outbound: &Outbound,
-    routed: &Routed,
+    mut ready: Ready,
+    routed: &mut Routed,
+    mount: Mount,
+    record: &mut Record,
     core: &Core,
-) -> Result<Answered, Error> {
-    let repeatable = outlet.reused && matches!(outbound.method, Method::Get | Method::Head);
-    let mut answered = stream::ask(outlet, outbound, &core.limits).await;
+) -> Result<(Ready, Answered), Error> {
+    let reads = matches!(ready.outbound.method, Method::Get | Method::Head);
+    let repeatable = ready.outlet.reused && reads;
+    let mut answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;
     if repeatable && matches!(answered, Err(Unanswered::Closed)) {
         core.counters.resends.add(1);
-        let key = Arc::clone(&outlet.key);
-        let fresh = connect::dial(&routed.connector, core, key).await;
-        *outlet = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
-        answered = stream::ask(outlet, outbound, &core.limits).await;
+        let key = Arc::clone(&ready.outlet.key);
+        let fresh = connect::dial(&routed.connector, key, core).await;
+        let fresh = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
+        ready = Box::pin(prepare(routed, mount, Some(fresh), record, core)).await?;
+        answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;
     }
-    answered.map_err(|unanswered| {
+    let answered = answered.map_err(|unanswered| {
         let kind = match unanswered {
             Unanswered::Closed => Kind::RegistryClosed,
             Unanswered::Failed(kind) => kind,
         };
         Error::new(Stage::Stream, kind)
-    })
-}
-
-/// Asks for an ordinary upload in place of the mount that `refused` refuses: whatever is wrong with
-/// the mount's source, the caller can still upload the blob, while some clients give the whole push
-/// up at such an answer (distribution-spec end-11 lets a registry answer any mount with 202).
-async fn upload_instead(
-    outlet: &mut Outlet,
-    refused: Answered,
-    routed: &Routed,
-    record: &mut Record,
-    core: &Core,
-) -> Result<Answered, Error> {
-    let outbound = rewrite::request_without_mount(routed, &record.request_id)
-        .map_err(|kind| Error::new(Stage::Rewrite, kind))?;
-    let whole = stream::swallow(outlet, refused.framing, &core.limits).await;
-    if !(whole && refused.head.keep_alive()) {
-        let fresh = connect::dial(&routed.connector, core, Arc::clone(&outlet.key)).await;
-        *outlet = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
-    }
-    ask(outlet, &outbound, routed, core).await
+    })?;
+    Ok((ready, answered))
 }
 
 /// Harbor's ways to say that the source of a mount is not to be had: 401 where it may not be read,
@@ -205,8 +308,7 @@ fn is_mount_refused(answered: &Answered) -> bool {
 
 async fn upload(
     inbound: &mut Inbound,
-    outlet: &mut Outlet,
-    outbound: &mut Outbound,
+    ready: &mut Ready,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
@@ -218,6 +320,7 @@ async fn upload(
     }
     let moved = Cell::new(0);
     let bytes_max = body_bytes_max(record.route, &core.limits);
+    let Ready { outlet, outbound, .. } = ready;
     let answered = stream::upload(inbound, outlet, outbound, bytes_max, &moved, core).await;
     record.bytes_up = moved.get();
     answered.map_err(|kind| Error::new(Stage::Stream, kind))
@@ -268,3 +371,6 @@ fn note(parsed: &Parsed, record: &mut Record, core: &Core) {
     record.host = parsed.target.origin().map(|origin| origin.to_host_and_port().into());
     record.proxied = parsed.target.form() == Form::Forward && parsed.interception.is_none();
 }
+
+/// How often a connector may change under a request before it is given up.
+const CHANGES_MAX: usize = 4;

@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use crate::authorise::listed;
 use crate::body::{self, Decoder, Framing, Step};
+use crate::follow::Place;
 use crate::limits::Limits;
+use crate::login::Presented;
 use crate::parse::{self, Fields};
-use crate::rewrite::{self, Outbound, Reply};
+use crate::pool::Key;
+use crate::rewrite::{self, Mount, Outbound, Reply};
 use crate::route::Routed;
 use crate::target::{self, Form, Resource, Target};
 use crate::vocabulary::{
-    Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, Scheme, Secret, Trust,
-    is_dns_label,
+    Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, RedirectPolicy, Redirects,
+    Scheme, Secret, Trust, is_dns_label,
 };
 
 /// Numbers that look random and follow from their seed (xorshift64*).
@@ -73,6 +76,7 @@ pub fn limits() -> Limits {
         linger_bytes_max: 1,
         manifest_bytes_max: 8 * 1024 * 1024,
         error_body_bytes_max: 64 * 1024,
+        accounts_bytes_max: 1024 * 1024,
         interim_answers_max: 32,
         connections_max: 1,
         token_bytes_max: 64 * 1024,
@@ -81,6 +85,8 @@ pub fn limits() -> Limits {
         rejection_age_max: wait,
         verdicts_max: 1,
         verdict_wait: wait,
+        login_wait: wait,
+        registry_tokens_max: 8,
         body_buffer_bytes: 64 * 1024,
         splice_bytes_min: 64 * 1024,
         pipe_bytes: 1024 * 1024,
@@ -104,6 +110,8 @@ pub fn connector(reference: ConnectorRef) -> Connector {
         })),
         trust: Arc::new(Trust { id: 0, anchors: Vec::new() }),
         api: ApiPolicy::Full,
+        redirects: Redirects { policy: RedirectPolicy::Pass, hosts: Vec::new() },
+        token_hosts: Vec::new(),
     }
 }
 
@@ -257,7 +265,8 @@ pub fn forward(bytes: &[u8]) -> bool {
 
 fn check_path(target: &Target) {
     let rest = target.rest();
-    assert!(rest == "/v2" || rest.starts_with("/v2/") || rest.starts_with("/api/v2.0/"));
+    let begins = ["/v2/", "/api/v2.0/"].iter().any(|root| rest.starts_with(root));
+    assert!(begins || matches!(rest, "/v2" | "/service/token"), "{rest}");
     assert!(!rest.split('/').any(|segment| matches!(segment, "." | "..")), "{rest}");
     assert!(!rest.contains("//") && !rest.contains("%2e") && !rest.contains("%2f"), "{rest}");
 }
@@ -286,8 +295,12 @@ pub fn rewrite(bytes: &[u8]) -> bool {
         return false;
     };
     let connector = Arc::new(connector(reference));
-    let routed = Routed { head, target, framing, connector };
-    let Ok(outbound) = rewrite::request(&routed, "id-1") else {
+    let account = Arc::new(Key::of(&connector));
+    let routed = Routed { head, target, framing, connector, account };
+    let presented = Presented::own(&routed.connector.access);
+    let Ok(outbound) =
+        presented.and_then(|presented| rewrite::request(&routed, &presented, Mount::Keep, "id-1"))
+    else {
         return false;
     };
     check_outbound(&routed, &outbound);
@@ -354,6 +367,49 @@ fn check_answer(routed: &Routed, outbound: &Outbound, answered: &[u8]) -> bool {
     };
     assert_eq!(body::of_response(method, &sent), Ok(delimited));
     assert_eq!(sent.keep_alive(), delimited != Framing::UntilClose);
+    true
+}
+
+/// Accounts: what is taken keeps its length and loses nothing but the insides of strings, and what
+/// was masked once has no more to mask.
+pub fn mask(bytes: &[u8]) -> bool {
+    let mut masked = bytes.to_vec();
+    if rewrite::mask::user_secrets(&mut masked).is_err() {
+        return false;
+    }
+    let mut changed = bytes.iter().zip(&masked).filter(|(was, is)| was != is);
+    assert!(changed.all(|(was, is)| *is == b'*' && *was >= b' '));
+    assert_eq!(masked.len(), bytes.len());
+    let mut again = masked.clone();
+    assert!(rewrite::mask::user_secrets(&mut again).is_ok() && again == masked);
+    true
+}
+
+/// Redirections: a place has one host, which no parser reads as another, and a target that ends
+/// where its line does.
+pub fn redirect(bytes: &[u8]) -> bool {
+    let base = Origin { scheme: Scheme::Https, host: "harbor.example.com".into(), port: 443 };
+    let Some(place) = Place::of(bytes, &base) else {
+        return false;
+    };
+    let (origin, target) = (place.origin(), place.target());
+    assert!(target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(origin.port > 0 && !origin.host.is_empty());
+    assert!(
+        !origin.host.bytes().any(|byte| byte.is_ascii_uppercase() || b"@/\\%[]".contains(&byte))
+    );
+    // Written out and read again, it is the same place; from another base as well.
+    let written = format!("{origin}{target}");
+    let elsewhere = Origin { scheme: Scheme::Http, host: "other".into(), port: 80 };
+    let again = Place::of(written.as_bytes(), &elsewhere).map(|place| {
+        assert_eq!(place.target(), target);
+        place.into_origin()
+    });
+    assert_eq!(again.as_ref(), Some(origin));
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    if origin.host.rsplit('.').next().is_some_and(is_number) && !origin.host.contains(':') {
+        assert!(origin.host.parse::<std::net::Ipv4Addr>().is_ok(), "{}", origin.host);
+    }
     true
 }
 

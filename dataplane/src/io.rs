@@ -6,23 +6,31 @@
 //! can tell which driver runs.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use monoio::io::AsyncReadRent;
+use monoio::time::TimeDriver;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::pipe::SpliceFlags;
 
 use crate::pipes::Pipe;
 
+mod deadlines;
 mod descriptor;
+mod turns;
 
 /// A connected, non-blocking TCP socket of this core.
 pub(crate) struct Socket {
     inner: monoio::net::TcpStream,
+    /// Whether a [`Socket::receive`] is under way, or was given up: what it received is lost then.
+    receiving: bool,
     /// Bytes moved since the core's other tasks last had a turn.
     since_yield: Cell<usize>,
 }
@@ -39,7 +47,7 @@ impl Socket {
         sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
         sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED_MS_MAX)?;
         let inner = monoio::net::TcpStream::from_std(socket)?;
-        Ok(Self { inner, since_yield: Cell::new(0) })
+        Ok(Self { inner, receiving: false, since_yield: Cell::new(0) })
     }
 
     /// Connects to `address`, or fails with `TimedOut` after `wait`.
@@ -62,8 +70,28 @@ impl Socket {
         }
     }
 
+    /// Waits for what comes and receives it into `into`, from its start and up to its capacity. 0
+    /// is the end of the stream.
+    ///
+    /// One operation of the runtime where a try, a wait and a receive are three, and for that it
+    /// cannot be given up half-way: whoever drops it must drop the socket too. Nothing can be
+    /// received from it afterwards.
+    pub(crate) async fn receive(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        if self.receiving {
+            return (Err(io::ErrorKind::ConnectionAborted.into()), into);
+        }
+        self.receiving = true;
+        let received = self.inner.read(into).await;
+        self.receiving = false;
+        self.note(received.0.as_ref().copied().unwrap_or_default());
+        received
+    }
+
     /// Receives what is there now, or fails with `WouldBlock`. 0 is the end of the stream.
     pub(crate) fn try_recv(&self, into: &mut [u8]) -> io::Result<usize> {
+        if self.receiving {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let (count, _) = rustix::net::recv(self, into, RecvFlags::empty())?;
         self.note(count);
         Ok(count)
@@ -77,8 +105,13 @@ impl Socket {
 
     /// Sends what fits now, or fails with `WouldBlock`.
     pub(crate) fn try_send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut control = rustix::net::SendAncillaryBuffer::default();
-        let count = rustix::net::sendmsg(self, parts, &mut control, SendFlags::NOSIGNAL)?;
+        let count = match parts {
+            [one] => rustix::net::send(self, one, SendFlags::NOSIGNAL)?,
+            parts => {
+                let mut control = rustix::net::SendAncillaryBuffer::default();
+                rustix::net::sendmsg(self, parts, &mut control, SendFlags::NOSIGNAL)?
+            }
+        };
         self.note(count);
         Ok(count)
     }
@@ -140,7 +173,7 @@ impl Socket {
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0; 1];
         let peeked = rustix::net::recv(self, &mut byte, RecvFlags::PEEK);
-        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+        !self.receiving && matches!(peeked, Err(rustix::io::Errno::AGAIN))
     }
 
     /// Sends our FIN: nothing more will be sent, much may still be received.
@@ -199,11 +232,11 @@ impl Doorbell {
 pub(crate) fn run<F: Future<Output = ()>>(uring: bool, main: F) -> io::Result<()> {
     let main = async {
         spawn(beat());
+        spawn(turns::keep(uring));
         main.await;
     };
     if uring {
-        let mut runtime =
-            monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
+        let mut runtime = uring_runtime()?;
         runtime.block_on(main);
         // Operations may be in flight, into buffers that would be freed with the runtime while the
         // kernel still writes: a runtime is never dropped, the process exits instead.
@@ -219,10 +252,22 @@ pub(crate) fn run<F: Future<Output = ()>>(uring: bool, main: F) -> io::Result<()
 
 /// Whether the kernel lets this process use io_uring, with all that the driver needs.
 pub(crate) fn uring_works() -> bool {
-    monoio::utils::detect_uring() && {
-        let probe = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build();
-        probe.is_ok()
-    }
+    monoio::utils::detect_uring() && { uring_runtime().is_ok() }
+}
+
+/// A runtime on a ring of this thread. What completes is dealt with when the thread asks for it
+/// (Linux 6.1), or else when it enters the kernel anyway (6.0), instead of interrupting it.
+fn uring_runtime() -> io::Result<monoio::Runtime<TimeDriver<monoio::IoUringDriver>>> {
+    let build = |ring: &io_uring::Builder| {
+        let ring = ring.clone();
+        let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().uring_builder(ring);
+        builder.enable_timer().build()
+    };
+    let plain = io_uring::IoUring::builder();
+    let (mut asked, mut entering) = (plain.clone(), plain.clone());
+    asked.setup_single_issuer().setup_defer_taskrun();
+    entering.setup_single_issuer().setup_coop_taskrun();
+    build(&asked).or_else(|_| build(&entering)).or_else(|_| build(&plain))
 }
 
 /// Starts a task on this core.
@@ -238,43 +283,75 @@ pub(crate) async fn sleep(duration: Duration) {
 }
 
 /// The outcome of `future`, or `None` when it takes longer than `wait`. The future is dropped then:
-/// everything this file offers may be dropped without losing a byte.
+/// everything this file offers may be dropped without losing a byte, but for [`Socket::receive`].
+///
+/// A wait of seconds may be given up a fraction of a second late.
 pub(crate) async fn within<F: Future>(wait: Duration, future: F) -> Option<F::Output> {
-    monoio::time::timeout(wait, future).await.ok()
+    if wait < SHARP_BELOW {
+        return Box::pin(monoio::time::timeout(wait, future)).await.ok();
+    }
+    until(wait, pin!(future), || false).await
+}
+
+/// The outcome of `future`, or `None` when it takes longer than `wait` or when `stop` says so:
+/// whoever makes that come true calls [`wake_all`].
+pub(crate) async fn until<F: Future>(
+    wait: Duration,
+    mut future: Pin<&mut F>,
+    stop: impl Fn() -> bool,
+) -> Option<F::Output> {
+    let deadline = deadlines::after(wait);
+    let mut place = deadlines::Place::default();
+    poll_fn(|context| {
+        if let Poll::Ready(outcome) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(outcome));
+        }
+        if stop() || deadlines::has_passed(deadline) {
+            return Poll::Ready(None);
+        }
+        place.wait(deadline, context.waker());
+        Poll::Pending
+    })
+    .await
+}
+
+/// Has everybody who waits on this core look again whether there is reason to.
+pub(crate) fn wake_all() {
+    deadlines::wake_all();
 }
 
 /// Lets every other ready task of this core run once.
 pub(crate) async fn yield_now() {
     let mut yielded = false;
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         if yielded {
-            return std::task::Poll::Ready(());
+            return Poll::Ready(());
         }
         yielded = true;
         context.waker().wake_by_ref();
-        std::task::Poll::Pending
+        Poll::Pending
     })
     .await;
 }
 
-/// Lets other tasks run, and the timers too if they have not for a while.
-///
-/// monoio 0.2.4 looks at its timers only when no task is ready: bodies that never have to wait
-/// would keep every deadline of the core from passing. Whoever gives way therefore rests for a
-/// moment once the core's own heartbeat is late, so that the runtime comes to look.
+/// Lets everybody go first who has less to do, and the timers too if they have not for a while.
 pub(crate) async fn give_way() {
-    yield_now().await;
-    if HEARTBEAT.get().is_some_and(|beat| beat.elapsed() > HEARTBEAT_LATE) {
-        sleep(TIMER_STEP).await;
-    }
+    turns::wait().await;
 }
 
 /// Keeps the heartbeat of this core.
 async fn beat() {
     loop {
-        HEARTBEAT.set(Some(Instant::now()));
+        let now = Instant::now();
+        HEARTBEAT.set(Some(now));
+        deadlines::beat(now);
         sleep(HEARTBEAT_EVERY).await;
     }
+}
+
+/// Whether this core's timers have not run for a while.
+fn is_late() -> bool {
+    HEARTBEAT.get().is_some_and(|beat| beat.elapsed() > HEARTBEAT_LATE)
 }
 
 thread_local! {
@@ -284,6 +361,8 @@ thread_local! {
 
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(100);
 const HEARTBEAT_LATE: Duration = Duration::from_millis(200);
+/// Waits below this get a timer of their own.
+const SHARP_BELOW: Duration = Duration::from_secs(2);
 /// The least that a timer can wait.
 const TIMER_STEP: Duration = Duration::from_millis(1);
 
@@ -291,8 +370,9 @@ async fn timely(wait: Duration, ready: impl Future<Output = io::Result<()>>) -> 
     within(wait, ready).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Bytes one socket may move before the core's other tasks get a turn.
-const YIELD_BYTES: usize = 1 << 20;
+/// Bytes one socket may move before the core's other tasks get a turn: less than a tenth of a
+/// millisecond's work.
+const YIELD_BYTES: usize = 256 << 10;
 
 /// A silent peer is probed after this long, so often, so many times: about two minutes in all.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);

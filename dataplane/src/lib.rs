@@ -23,11 +23,13 @@ mod exchange;
 mod accept;
 mod authorise;
 mod route;
+mod login;
 mod rewrite;
 mod connect;
 mod intercept;
 mod passthrough;
 mod stream;
+mod follow;
 mod reply;
 mod account;
 
@@ -59,7 +61,10 @@ pub mod fuzzing;
 pub mod counting;
 
 pub use certificates::{Certificate, Commission, Subject};
-pub use mailbox::{Cores, Postbox, Question};
+pub use mailbox::{Cores, Granted, LoginQuestion, Postbox, Question, Wish};
 pub use own::Own;
 pub use passthrough::{Hosts, Passthrough};
+pub use pool::Key as Account;
+pub use resolve::is_forbidden;
+pub use tls::config as tls_config;
 pub use worker::{Dataplane, IoMode, Settings};

@@ -61,6 +61,8 @@ pub struct Limits {
     pub manifest_bytes_max: u64,
     /// An error body of the registry that is read to be replaced.
     pub error_body_bytes_max: usize,
+    /// Accounts in an answer of Harbor's API, which are looked through for secrets. Beyond it 502.
+    pub accounts_bytes_max: usize,
     /// Interim (1xx) answers of a registry before it is given up.
     pub interim_answers_max: usize,
     /// Callers' connections over all cores; beyond it none is accepted until one ends.
@@ -77,6 +79,10 @@ pub struct Limits {
     pub verdicts_max: usize,
     /// How long a request waits for a verdict. Beyond it 503.
     pub verdict_wait: Duration,
+    /// How long a request waits for the connector's login at its registry. Beyond it 503.
+    pub login_wait: Duration,
+    /// Registries' tokens remembered per core.
+    pub registry_tokens_max: usize,
     /// The buffer one direction of one body is copied through.
     pub body_buffer_bytes: usize,
     /// A body with at least this much left is spliced rather than copied.

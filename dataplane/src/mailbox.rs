@@ -9,13 +9,16 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::balance::{Place, Transfer};
 use crate::buffer::Buffer;
 use crate::certificates::Certificate;
-use crate::vocabulary::{ConnectorRef, Token, Verdict};
+use crate::error::Kind;
+use crate::pool::Key;
+use crate::vocabulary::{ConnectorRef, RegistryToken, Standing, Token, Verdict};
 
 /// What a core is told.
 pub(crate) enum Mail {
@@ -23,6 +26,10 @@ pub(crate) enum Mail {
     Connection(Handover),
     /// The answer to question `number`.
     Verdict(u64, Verdict),
+    /// How an account stands from now on, and for how long that may be remembered.
+    Standing(Arc<Key>, Standing, Duration),
+    /// The answer to the question for a token with these scopes.
+    Token(Arc<Key>, Box<str>, Granted),
     /// The addresses that name look-up `number` found.
     Addresses(u64, io::Result<Vec<SocketAddr>>),
     /// The answer to commission `number`.
@@ -41,6 +48,9 @@ pub(crate) enum Entrance {
     /// TLS alone.
     TlsOnly,
 }
+
+/// A registry's token and how long it may be remembered, or why there is none.
+pub type Granted = Result<(Arc<RegistryToken>, Duration), Kind>;
 
 /// A caller's connection on its way to a core.
 pub(crate) struct Handover {
@@ -66,8 +76,9 @@ pub struct Postbox {
 }
 
 impl Postbox {
-    /// Delivers. The queue needs no bound of its own: every verdict and address answers a question
-    /// that took a place in a bounded queue, and connections are bounded by `connections_max`.
+    /// Delivers. The queue needs no bound of its own: every verdict, token and address answers a
+    /// question that took a place in a bounded queue, connections are bounded by `connections_max`,
+    /// and a standing changes a few times a minute at most.
     pub(crate) fn send(&self, mail: Mail) {
         if self.queue.send(mail).is_ok() {
             // A full doorbell is one that already rings.
@@ -91,6 +102,23 @@ impl Cores {
         for postbox in self.0.iter() {
             postbox.send(Mail::ForgetCertificates);
         }
+    }
+}
+
+impl Postbox {
+    /// Tells the core how `account` stands, and that it may remember it for `age_max`.
+    pub fn tell_standing(&self, account: &Arc<Key>, standing: Standing, age_max: Duration) {
+        self.send(Mail::Standing(Arc::clone(account), standing, age_max));
+    }
+
+    /// Gives the core the token that it asked for, or the reason why there is none.
+    pub fn give_token(&self, account: &Arc<Key>, scopes: &str, granted: Granted) {
+        self.send(Mail::Token(Arc::clone(account), scopes.into(), granted));
+    }
+
+    /// Whether both lead to the same core.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.doorbell, &other.doorbell)
     }
 }
 
@@ -128,4 +156,35 @@ impl Question {
     pub fn answer(self, verdict: Verdict) {
         self.postbox.send(Mail::Verdict(self.number, verdict));
     }
+}
+
+/// What a core asks about a connector's own login at its registry. Seam 2 as well, over a channel
+/// of its own: callers that wait for a slow registry take no place from those who ask about rights.
+#[derive(Debug)]
+pub struct LoginQuestion {
+    /// Whose login.
+    pub account: Arc<Key>,
+    /// What about it.
+    pub wish: Wish,
+    /// Where the answer goes, and later changes of the standing.
+    pub postbox: Postbox,
+}
+
+/// See [`LoginQuestion`].
+#[derive(Debug)]
+pub enum Wish {
+    /// How the account stands: answered once known, and told again whenever it changes.
+    Standing,
+    /// The registry answered 401 to what the account showed. No answer is expected.
+    Refused {
+        /// The registry's `WWW-Authenticate`, where it asks for a token.
+        challenge: Option<Box<str>>,
+    },
+    /// A token for these scopes, which stand with a space between them.
+    Token {
+        /// The scopes.
+        scopes: Box<str>,
+        /// The token with this serial is no longer taken.
+        refused: Option<u64>,
+    },
 }

@@ -2,7 +2,8 @@
 //!
 //! Pipes are scarce for a user without privileges: beyond `fs.pipe-user-pages-soft` (64 of 1 MiB)
 //! the kernel refuses to enlarge them and makes new ones of two pages (pipe(7)). So each core has a
-//! share; when half of it is in use pipes get smaller, and when all of it is, bodies are copied.
+//! share; when half of it is in use pipes stay smaller, and when all of it is, bodies are copied.
+//! Every pipe begins small: only a body that keeps filling it gets a large one.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -36,7 +37,7 @@ pub(crate) struct Pipe {
 struct Ends {
     reading: OwnedFd,
     writing: OwnedFd,
-    bytes: usize,
+    bytes: Cell<usize>,
 }
 
 impl Pipes {
@@ -63,15 +64,12 @@ impl Pipes {
     }
 
     fn make(&self) -> Option<Rc<Ends>> {
-        let (used, budget) = (self.bytes.get(), self.budget_bytes);
-        let plenty = used + self.full_bytes <= budget / 2;
-        let wanted = if plenty { self.full_bytes } else { self.full_bytes / SMALLER };
-        if used + wanted > budget {
+        if self.bytes.get() + BYTES_MIN > self.budget_bytes {
             return None;
         }
         // The kernel's own limit, or that on open files, may be reached: there is still copying.
-        let ends = made(wanted).ok().filter(|ends| ends.bytes >= BYTES_MIN)?;
-        self.bytes.set(used + ends.bytes);
+        let ends = made().ok().filter(|ends| ends.bytes.get() >= BYTES_MIN)?;
+        self.bytes.set(self.bytes.get() + ends.bytes.get());
         Some(Rc::new(ends))
     }
 }
@@ -90,7 +88,34 @@ impl Pipe {
     /// How much is asked for at a time. What the pipe holds may be more or less than that: its
     /// slots are filled with packets, not with bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.ends.bytes
+        self.ends.bytes.get()
+    }
+
+    /// Makes it as large as the budget allows, if it is not.
+    pub(crate) fn grow(&mut self) {
+        let (own, pipes) = (self.bytes(), &self.pipes);
+        let others = pipes.bytes.get().saturating_sub(own);
+        let plenty = others + pipes.full_bytes <= pipes.budget_bytes / 2;
+        let wanted = if plenty { pipes.full_bytes } else { pipes.full_bytes / SMALLER };
+        if own < wanted && others + wanted <= pipes.budget_bytes {
+            self.resize(wanted);
+        }
+    }
+
+    /// Makes it small again, if it is empty: its receiver has no use for a large one.
+    pub(crate) fn shrink(&mut self) {
+        if self.held == 0 && self.bytes() > BYTES_MIN {
+            self.resize(BYTES_MIN);
+        }
+    }
+
+    fn resize(&mut self, wanted: usize) {
+        let own = self.bytes();
+        // Refused beyond the limits of pipe(7): it stays as it is.
+        let _ = fcntl_setpipe_size(&self.ends.writing, wanted);
+        let now = fcntl_getpipe_size(&self.ends.writing).unwrap_or(own);
+        self.ends.bytes.set(now);
+        self.pipes.bytes.set(self.pipes.bytes.get().saturating_sub(own) + now);
     }
 }
 
@@ -99,24 +124,22 @@ impl Drop for Pipe {
         if self.held == 0 {
             self.pipes.idle.borrow_mut().push(Rc::clone(&self.ends));
         } else {
-            self.pipes.bytes.set(self.pipes.bytes.get().saturating_sub(self.ends.bytes));
+            self.pipes.bytes.set(self.pipes.bytes.get().saturating_sub(self.bytes()));
         }
     }
 }
 
-/// A pipe of as many of `wanted` bytes as the kernel allows.
-fn made(wanted: usize) -> io::Result<Ends> {
+/// A pipe of the size that the kernel gives: 64 KiB, or two pages to a user who has too many.
+fn made() -> io::Result<Ends> {
     let (reading, writing) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-    // Refused beyond the limits of pipe(7): what the pipe has then decides.
-    let _ = fcntl_setpipe_size(&writing, wanted);
-    let bytes = fcntl_getpipe_size(&writing)?;
+    let bytes = Cell::new(fcntl_getpipe_size(&writing)?);
     Ok(Ends { reading, writing, bytes })
 }
 
 /// By how much pipes are smaller once half of the budget is in use.
 const SMALLER: usize = 4;
-/// A pipe below this costs more calls than a copy saves.
-const BYTES_MIN: usize = 64 << 10;
+/// What a pipe begins with. One below this costs more calls than a copy saves.
+pub(crate) const BYTES_MIN: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -132,18 +155,38 @@ mod tests {
     }
 
     #[test]
-    fn pipes_shrink_and_then_run_out_with_the_budget() {
+    fn pipes_that_grow_get_less_and_then_none_of_the_budget() {
         let pipes = pipes(2 << 20);
-        let borrowed: Vec<Pipe> = std::iter::from_fn(|| pipes.borrow()).collect();
+        let grown = || {
+            let mut pipe = pipes.borrow()?;
+            pipe.grow();
+            Some(pipe)
+        };
+        let borrowed: Vec<Pipe> = std::iter::from_fn(grown).collect();
         let sizes: Vec<usize> = borrowed.iter().map(|pipe| pipe.bytes() >> 10).collect();
         assert_eq!(sizes, [1024, 256, 256, 256, 256]);
+        assert_eq!(pipes.bytes.get(), 2 << 20);
+    }
+
+    #[test]
+    fn a_pipe_gets_small_again_when_it_is_empty() {
+        let pipes = pipes(4 << 20);
+        let mut pipe = pipes.borrow().unwrap();
+        assert_eq!(pipe.bytes(), BYTES_MIN);
+        pipe.grow();
+        pipe.held = 1;
+        pipe.shrink();
+        assert_eq!(pipe.bytes(), 1 << 20, "not while it holds something");
+        pipe.held = 0;
+        pipe.shrink();
+        assert_eq!((pipe.bytes(), pipes.bytes.get()), (BYTES_MIN, BYTES_MIN));
     }
 
     #[test]
     fn an_empty_pipe_is_kept_and_a_filled_one_is_closed() {
         let pipes = pipes(4 << 20);
         drop(pipes.borrow());
-        assert_eq!((pipes.idle.borrow().len(), pipes.bytes.get()), (1, 1 << 20));
+        assert_eq!((pipes.idle.borrow().len(), pipes.bytes.get()), (1, BYTES_MIN));
         let mut filled = pipes.borrow().unwrap();
         filled.held = 1;
         drop(filled);

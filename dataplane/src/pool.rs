@@ -10,19 +10,29 @@ use std::time::{Duration, Instant};
 
 use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
-/// Whose connection it is.
+/// Whose connection it is, and whose login: a connector as its registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub struct Key {
     reference: ConnectorRef,
     uid: Box<str>,
     version: Box<str>,
     origin: Origin,
     trust: u64,
+    purpose: Purpose,
+}
+
+/// What a connection is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    /// Requests to the registry, which carry the connector's credential.
+    Registry,
+    /// What the registry redirects to, where nothing of the connector is ever sent.
+    Storage,
 }
 
 impl Key {
     /// The key of connections that serve `connector` as it is now.
-    pub(crate) fn of(connector: &Connector) -> Self {
+    pub fn of(connector: &Connector) -> Self {
         let version = match &connector.access {
             Access::Credential(credential) => credential.version.clone(),
             Access::Anonymous | Access::Unready(_) => Box::default(),
@@ -33,20 +43,53 @@ impl Key {
             version,
             origin: connector.origin.clone(),
             trust: connector.trust.id,
+            purpose: Purpose::Registry,
+        }
+    }
+
+    /// The key of connections to a storage at `origin` that the registry of `connector` redirects
+    /// to. Which addresses may be dialled depends on the hosts listed: they are its version.
+    pub(crate) fn of_storage(connector: &Connector, origin: &Origin) -> Self {
+        let mut version = String::new();
+        for listed in &connector.redirects.hosts {
+            version.push_str(&listed.host);
+            version.push_str(&listed.port.map_or(String::new(), |port| format!("@{port}")));
+            version.push(',');
+        }
+        Self {
+            version: version.into_boxed_str(),
+            origin: origin.clone(),
+            purpose: Purpose::Storage,
+            ..Self::of(connector)
+        }
+    }
+
+    /// Whether what this key stands for may still serve `connector`, whose own key is `account`.
+    pub(crate) fn may_serve(&self, connector: &Connector, account: &Self) -> bool {
+        match self.purpose {
+            Purpose::Registry => self == account,
+            Purpose::Storage => *self == Self::of_storage(connector, &self.origin),
         }
     }
 
     /// The connector it belongs to.
-    pub(crate) fn reference(&self) -> &ConnectorRef {
+    pub fn reference(&self) -> &ConnectorRef {
         &self.reference
     }
 }
 
 /// Idle connections of one core, the most recently used first.
 pub(crate) struct Pool<T> {
-    idle: HashMap<Arc<Key>, Vec<(T, Instant)>>,
+    /// By name, because that is looked up without a copy of anything; under a name there is one
+    /// key, two for a moment after the connector has changed, and one for each storage.
+    idle: HashMap<ConnectorRef, Vec<Idle<T>>>,
     age_max: Duration,
     per_key_max: usize,
+}
+
+struct Idle<T> {
+    key: Arc<Key>,
+    connections: Vec<(T, Instant)>,
 }
 
 impl<T> Pool<T> {
@@ -57,15 +100,22 @@ impl<T> Pool<T> {
 
     /// The connection that was used last under `key`, unless it has been unused for too long.
     pub(crate) fn take(&mut self, key: &Key, now: Instant) -> Option<T> {
-        let (connection, since) = self.idle.get_mut(key)?.pop()?;
+        let mut keys = self.idle.get_mut(&key.reference)?.iter_mut();
+        let (connection, since) = keys.find(|idle| *idle.key == *key)?.connections.pop()?;
         (now.duration_since(since) < self.age_max).then_some(connection)
     }
 
     /// Keeps `connection` for the next request under `key`; one too many is dropped.
     pub(crate) fn put(&mut self, key: Arc<Key>, connection: T, now: Instant) {
-        let idle = self.idle.entry(key).or_default();
-        if idle.len() < self.per_key_max {
-            idle.push((connection, now));
+        let keys = match self.idle.get_mut(&key.reference) {
+            Some(keys) => keys,
+            None => self.idle.entry(key.reference.clone()).or_default(),
+        };
+        let same = |idle: &&mut Idle<T>| Arc::ptr_eq(&idle.key, &key) || idle.key == key;
+        match keys.iter_mut().find(same) {
+            Some(idle) if idle.connections.len() >= self.per_key_max => {}
+            Some(idle) => idle.connections.push((connection, now)),
+            None => keys.push(Idle { key, connections: vec![(connection, now)] }),
         }
     }
 
@@ -78,28 +128,35 @@ impl<T> Pool<T> {
         is_good: impl Fn(&T) -> bool,
     ) {
         let age_max = self.age_max;
-        self.idle.retain(|key, idle| {
-            idle.retain(|(item, since)| now.duration_since(*since) < age_max && is_good(item));
-            !idle.is_empty() && is_live(key)
+        self.idle.retain(|_, keys| {
+            keys.retain_mut(|Idle { key, connections }| {
+                let lives = is_live(key);
+                connections.retain(|(item, since)| {
+                    lives && now.duration_since(*since) < age_max && is_good(item)
+                });
+                !connections.is_empty()
+            });
+            !keys.is_empty()
         });
     }
 
     /// How many connections are idle.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.idle.values().map(Vec::len).sum()
+        self.idle.values().flatten().map(|idle| idle.connections.len()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocabulary::Scheme;
+    use crate::vocabulary::{ListedHost, Scheme};
 
     fn key(version: &str) -> Arc<Key> {
         let origin = Origin { scheme: Scheme::Http, host: "harbor".into(), port: 80 };
         let reference = ConnectorRef::new("ci", "harbor");
-        Arc::new(Key { reference, uid: "u".into(), version: version.into(), origin, trust: 1 })
+        let (uid, version) = ("u".into(), version.into());
+        Arc::new(Key { reference, uid, version, origin, trust: 1, purpose: Purpose::Registry })
     }
 
     #[test]
@@ -112,6 +169,20 @@ mod tests {
         assert_eq!(pool.take(&key("1"), now), Some("newer"));
         assert_eq!(pool.take(&key("1"), now), Some("older"));
         assert_eq!(pool.take(&key("1"), now), None);
+    }
+
+    #[test]
+    fn a_storages_connection_is_never_the_registrys_and_goes_with_the_list_of_hosts() {
+        let mut connector = crate::fuzzing::connector(ConnectorRef::new("ci", "harbor"));
+        let registry = Key::of(&connector);
+        let storage = Key::of_storage(&connector, &connector.origin);
+        assert_ne!(registry, storage, "even where both are at one address");
+        let serve =
+            |key: &Key, connector: &Connector| key.may_serve(connector, &Key::of(connector));
+        assert!(serve(&registry, &connector) && serve(&storage, &connector));
+        let host = ListedHost { host: "minio".into(), port: None };
+        connector.redirects.hosts.push(host);
+        assert!(serve(&registry, &connector) && !serve(&storage, &connector));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! connector and says what to do; a HEAD's answer has no body and says it in a field. Nothing here
 //! depends on whether a connector exists: a forbidden and an unknown one get the same bytes.
 
+use std::time::SystemTime;
+
 use crate::account::Record;
 use crate::error::{Facts, Kind};
 
@@ -51,6 +53,7 @@ pub(crate) fn unreadable(
     close: bool,
 ) -> Vec<u8> {
     let code = match status {
+        403 => "DENIED",
         404 => "NAME_UNKNOWN",
         413 => "SIZE_INVALID",
         429 => "TOOMANYREQUESTS",
@@ -58,8 +61,11 @@ pub(crate) fn unreadable(
         _ => "UNKNOWN",
     };
     let facts = Facts { status, code, ..Kind::RegistryClosed.facts() };
-    let message =
+    let mut message =
         format!("the registry, or a proxy before it, answered {status} without saying why");
+    if let Some(detail) = &record.detail {
+        message.push_str(&format!(" ({detail})"));
+    }
     error(&facts, retry_after, &message, record, close)
 }
 
@@ -74,6 +80,35 @@ pub(crate) fn ping(head_only: bool, close: bool) -> Vec<u8> {
 /// its status.
 pub(crate) const TLS_WANTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 41\r\nConnection: close\r\n\r\nthis port speaks TLS: write https:// here";
+/// The answer of a token service (distribution's token authentication specification), at `now`, to
+/// a caller that was allowed. Its token opens nothing: the caller goes on with its own, and the
+/// registry's stays here.
+pub(crate) fn token(now: SystemTime, head_only: bool, close: bool) -> Vec<u8> {
+    let mut answer = Answer::start(200);
+    answer.field("Cache-Control", "no-store");
+    let body = format!(
+        "{{\"token\":\"connector\",\"access_token\":\"connector\",\"expires_in\":1800,\"issued_at\":\"{}\"}}\n",
+        date(now)
+    );
+    answer.end("application/json", &body, head_only, close)
+}
+
+/// A moment as RFC 3339 writes it, in UTC and to the second.
+fn date(moment: SystemTime) -> String {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, second) = (since / 86_400, since % 86_400);
+    // Years begin in March here, so that a leap day is their last; an era has 400 of them.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, turned) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + turned;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
 
 /// Tells the caller to send its body (RFC 9110 §15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -181,5 +216,27 @@ fn reason(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         508 => "Loop Detected",
         _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_as_others_write_it() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (1_767_225_600, "2026-01-01T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
     }
 }

@@ -161,7 +161,7 @@ impl Names {
 /// Whether no connector may lead to `address`: it is this machine's own, a link's, a cloud's
 /// metadata service, or no unicast address at all. Private ranges are allowed, for Harbor often is
 /// in the cluster; loopback only where `loopback_allowed`.
-pub(crate) fn is_forbidden(address: IpAddr, loopback_allowed: bool) -> bool {
+pub fn is_forbidden(address: IpAddr, loopback_allowed: bool) -> bool {
     let address = unwrapped(address);
     if address.is_loopback() {
         return !loopback_allowed;
@@ -176,6 +176,26 @@ pub(crate) fn is_forbidden(address: IpAddr, loopback_allowed: bool) -> bool {
                 || v6.is_multicast()
                 || v6.is_unicast_link_local()
                 || METADATA_V6.contains(&v6)
+        }
+    }
+}
+
+/// Whether `address` belongs to no public network: private and shared ranges (RFC 1918, RFC 6598,
+/// RFC 4193), loopback, and what is set apart for protocols and measurements (RFC 6890).
+pub(crate) fn is_private(address: IpAddr) -> bool {
+    let address = unwrapped(address);
+    match address {
+        IpAddr::V4(v4) => match v4.octets() {
+            [100, second, ..] => (64..128).contains(&second),
+            [192, 0, 0, _] | [198, 18 | 19, ..] => true,
+            _ => v4.is_private() || v4.is_loopback(),
+        },
+        IpAddr::V6(v6) => {
+            let [first, second, third, ..] = v6.segments();
+            // A network's own NAT64 prefix (RFC 8215) leads into that network.
+            let nat64 = (first, second, third) == (0x64, 0xff9b, 1);
+            // fec0::/10 was site-local once (RFC 3879), and still is to some routers.
+            v6.is_loopback() || v6.is_unique_local() || first & 0xffc0 == 0xfec0 || nat64
         }
     }
 }
@@ -252,6 +272,32 @@ mod tests {
             ["10.0.0.7", "192.168.1.1", "100.64.0.1", "8.8.8.8", "fd00::7", "2001:db8::1"]
         {
             assert!(!is_forbidden(allowed.parse().unwrap(), false), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_told_from_public_ones() {
+        for private in [
+            "10.0.0.7",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "198.18.0.1",
+            "192.0.0.8",
+            "fd00::7",
+            "fc00::1",
+            "fec0::1",
+            "::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::c0a8:101",
+        ] {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+        for public in ["8.8.8.8", "100.63.0.1", "100.128.0.1", "172.32.0.1", "2001:db8::1"] {
+            assert!(!is_private(public.parse().unwrap()), "{public}");
         }
     }
 

@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
+use crate::accept::Parsed;
 use crate::account::Record;
 use crate::authorise::Allowed;
 use crate::body::Framing;
 use crate::error::{Error, Kind, Stage};
 use crate::parse::RequestHead;
+use crate::pool::Key;
 use crate::snapshot::Snapshot;
 use crate::target::{Resource, Target};
-use crate::vocabulary::{Access, Connector};
+use crate::vocabulary::{Access, Connector, ConnectorRef};
 
 /// An allowed request and the connector that serves it.
 pub(crate) struct Routed {
@@ -24,6 +26,8 @@ pub(crate) struct Routed {
     pub(crate) framing: Framing,
     /// The connector, ready to be used.
     pub(crate) connector: Arc<Connector>,
+    /// The account that it is at its registry.
+    pub(crate) account: Arc<Key>,
 }
 
 /// Looks up what `allowed` names. A bare `/v2/` names nothing and is answered before.
@@ -35,8 +39,38 @@ pub(crate) fn find(
     let parsed = allowed.into_parsed();
     let reference = parsed.target.connector();
     let reference = reference.ok_or(Error::new(Stage::Route, Kind::NoConnector))?;
+    let (connector, account) = ready(reference, snapshot, record)?;
+    if let Resource::Foreign(kind) = *parsed.target.resource() {
+        return Err(Error::new(Stage::Parse, kind));
+    }
+    let Parsed { head, target, framing, .. } = parsed;
+    Ok(Routed { head, target, framing, connector, account })
+}
+
+/// Looks once more, after a wait: whether the connector is another account by now, which then
+/// serves the request. What a change took away is not used for a head that is still to be sent.
+pub(crate) fn renew(
+    routed: &mut Routed,
+    snapshot: &Snapshot,
+    record: &mut Record,
+) -> Result<bool, Error> {
+    let now = snapshot.connector(&routed.connector.reference);
+    if now.is_some_and(|now| Arc::ptr_eq(now, &routed.connector)) {
+        return Ok(false);
+    }
+    let (connector, account) = ready(&routed.connector.reference, snapshot, record)?;
+    let changed = account != routed.account;
+    (routed.connector, routed.account) = (connector, account);
+    Ok(changed)
+}
+
+fn ready(
+    reference: &ConnectorRef,
+    snapshot: &Snapshot,
+    record: &mut Record,
+) -> Result<(Arc<Connector>, Arc<Key>), Error> {
     let unready = Error::new(Stage::Route, Kind::ConnectorUnready);
-    let Some(connector) = snapshot.connector(reference) else {
+    let Some((connector, account)) = snapshot.served(reference) else {
         // Allowed a moment ago, deleted since.
         record.detail = Some("ConnectorNotFound".into());
         return Err(unready);
@@ -45,9 +79,5 @@ pub(crate) fn find(
         record.detail = Some(reason.clone());
         return Err(unready);
     }
-    if let Resource::Foreign(kind) = *parsed.target.resource() {
-        return Err(Error::new(Stage::Parse, kind));
-    }
-    let connector = Arc::clone(connector);
-    Ok(Routed { head: parsed.head, target: parsed.target, framing: parsed.framing, connector })
+    Ok((Arc::clone(connector), Arc::clone(account)))
 }

@@ -5,15 +5,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
+use crate::pool::Key;
 use crate::vocabulary::{Connector, ConnectorRef, Origin};
 
 /// Everything a request can be routed by.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    connectors: HashMap<ConnectorRef, Arc<Connector>>,
+    connectors: HashMap<ConnectorRef, (Arc<Connector>, Arc<Key>)>,
     rights: u64,
 }
 
@@ -23,15 +26,21 @@ impl Snapshot {
     /// reason the snapshot itself does not show: verdicts remembered under another number are
     /// asked again. A source whose rights are reviewed elsewhere (the cluster's) keeps it constant.
     pub fn new(connectors: impl IntoIterator<Item = Connector>, rights: u64) -> Self {
-        let connectors = connectors
-            .into_iter()
-            .map(|connector| (connector.reference.clone(), Arc::new(connector)))
-            .collect();
+        let entry = |connector: Connector| {
+            let account = Arc::new(Key::of(&connector));
+            (connector.reference.clone(), (Arc::new(connector), account))
+        };
+        let connectors = connectors.into_iter().map(entry).collect();
         Self { connectors, rights }
     }
 
     /// The connector of that name, if there is one.
     pub fn connector(&self, reference: &ConnectorRef) -> Option<&Arc<Connector>> {
+        self.connectors.get(reference).map(|(connector, _)| connector)
+    }
+
+    /// The same with the account that it is at its registry.
+    pub(crate) fn served(&self, reference: &ConnectorRef) -> Option<&(Arc<Connector>, Arc<Key>)> {
         self.connectors.get(reference)
     }
 
@@ -42,14 +51,14 @@ impl Snapshot {
         origin: &Origin,
     ) -> Option<&'a ConnectorRef> {
         listed.iter().find(|reference| {
-            let connector = self.connectors.get(reference);
+            let connector = self.connector(reference);
             connector.is_some_and(|known| known.origin == *origin || known.aliases.contains(origin))
         })
     }
 
     /// All connectors, in no order.
     pub fn connectors(&self) -> impl Iterator<Item = &Arc<Connector>> {
-        self.connectors.values()
+        self.connectors.values().map(|(connector, _)| connector)
     }
 
     /// How many connectors there are.
@@ -79,8 +88,14 @@ impl Publisher {
     }
 
     /// Replaces the snapshot for every reader; bodies in flight keep what they started with.
+    ///
+    /// What it replaces is freed by a thread of its own once every reader has looked: freeing ten
+    /// thousand connectors takes milliseconds, which no core has.
     pub fn publish(&self, snapshot: Snapshot) {
-        self.0.store(Arc::new(snapshot));
+        let old = self.0.swap(Arc::new(snapshot));
+        let reaper = thread::Builder::new().name("reaper".to_owned());
+        // Where there is no thread to be had the last reader frees it.
+        let _ = reaper.spawn(move || reap(old));
     }
 
     /// The current snapshot.
@@ -93,6 +108,22 @@ impl Publisher {
         Reader(Cache::new(Arc::clone(&self.0)))
     }
 }
+
+/// Frees `old` as soon as nobody else holds it.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, not a core: it may sleep")]
+fn reap(old: Arc<Snapshot>) {
+    for _ in 0..REAPER_LOOKS_MAX {
+        if Arc::strong_count(&old) == 1 {
+            break;
+        }
+        thread::sleep(REAPER_PAUSE);
+    }
+}
+
+/// Cores look twice a second.
+const REAPER_PAUSE: Duration = Duration::from_millis(20);
+/// For a reader that is kept and never used.
+const REAPER_LOOKS_MAX: usize = 500;
 
 /// The reading end of one core. It holds on to a snapshot until it next looks, so the core looks
 /// on a slow tick as well: a revoked password must not live on in an idle core.
@@ -108,6 +139,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -116,7 +149,12 @@ mod tests {
         let mut reader = publisher.reader();
         let old = Arc::downgrade(reader.current());
         publisher.publish(Snapshot::new([], 1));
+        assert_eq!(old.strong_count(), 2, "the reader's, and that of whoever is to free it");
         assert_eq!(reader.current().rights(), 1);
-        assert!(old.upgrade().is_none(), "the old snapshot, and the passwords in it, are gone");
+        let asked = Instant::now();
+        while old.strong_count() > 0 {
+            assert!(asked.elapsed() < Duration::from_secs(5), "the old snapshot is still there");
+            thread::yield_now();
+        }
     }
 }

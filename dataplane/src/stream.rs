@@ -15,14 +15,14 @@ use zeroize::Zeroizing;
 
 use crate::accept::Inbound;
 use crate::body::{self, Framing};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, FIRST_BYTES};
 use crate::connect::Outlet;
 use crate::error::Kind;
 use crate::io::within;
 use crate::limits::Limits;
 use crate::parse::{self, Method, ResponseHead};
 use crate::rewrite::Outbound;
-use crate::transport::Transport;
+use crate::transport::{Transport, UNBOUNDED};
 use crate::worker::Core;
 
 mod passage;
@@ -57,16 +57,26 @@ pub(crate) async fn ask(
     outbound: &Outbound,
     limits: &Limits,
 ) -> Result<Answered, Unanswered> {
-    let mut head = [IoSlice::new(&outbound.head)];
+    ask_with(outlet, &outbound.head, outbound.method, limits).await
+}
+
+/// The same for a `head` of a request with `method` that is not the caller's own.
+pub(crate) async fn ask_with(
+    outlet: &mut Outlet,
+    head: &[u8],
+    method: Method,
+    limits: &Limits,
+) -> Result<Answered, Unanswered> {
+    let mut head = [IoSlice::new(head)];
     let sent = outlet.transport.write_all(&mut head, limits.answer_wait).await;
-    let wait = match outbound.method {
+    let wait = match method {
         // A connection that broke while we sent may still hold the answer that came before.
         _ if sent.is_err() => LAST_WORD_WAIT,
         // The PUT that closes an upload has the registry hash, perhaps copy, all of it.
         Method::Put => limits.upload_answer_wait,
         _ => limits.answer_wait,
     };
-    match within(wait, read_answer(outlet, outbound.method, limits)).await {
+    match within(wait, read_answer(outlet, method, limits)).await {
         Some(answered) => answered,
         None if sent.is_ok() => Err(Unanswered::Failed(Kind::RegistrySilent)),
         None => Err(Unanswered::Closed),
@@ -174,12 +184,59 @@ pub(crate) async fn swallow(outlet: &mut Outlet, framing: Framing, limits: &Limi
     framing != Framing::UntilClose && within(SWALLOW_WAIT, swallowed).await.unwrap_or(false)
 }
 
+/// Reads a body of at most `bytes_max` into memory, to be wiped with it. `None`: it is longer,
+/// breaks off, or does not end in the time that an answer may take.
+pub(crate) async fn gather(
+    outlet: &mut Outlet,
+    framing: Framing,
+    bytes_max: usize,
+    limits: &Limits,
+) -> Option<Zeroizing<Vec<u8>>> {
+    let room = match framing {
+        Framing::Length(length) => {
+            usize::try_from(length).ok().filter(|room| *room <= bytes_max)?
+        }
+        _ => bytes_max,
+    };
+    let mut decoder = body::Decoder::new(framing);
+    // All of it at once: a vector that grew would leave copies behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
+    let gathered = async {
+        loop {
+            match decoder.step(outlet.buffer.filled()).ok()? {
+                body::Step::End => return Some(()),
+                body::Step::Skip(count) => outlet.buffer.consume(count),
+                body::Step::Payload(count) => {
+                    if body.len() + count > room {
+                        return None;
+                    }
+                    body.extend_from_slice(outlet.buffer.filled().get(..count)?);
+                    outlet.buffer.consume(count);
+                }
+                body::Step::More => {
+                    let wait = limits.body_progress_wait;
+                    match outlet.transport.read(outlet.buffer.spare(), wait).await.ok()? {
+                        0 => return decoder.end_of_stream().ok(),
+                        count => outlet.buffer.note_read(count),
+                    }
+                }
+            }
+        }
+    };
+    within(limits.answer_wait, gathered).await.flatten()?;
+    Some(body)
+}
+
 async fn read_answer(
     outlet: &mut Outlet,
     method: Method,
     limits: &Limits,
 ) -> Result<Answered, Unanswered> {
     let Outlet { transport, buffer, .. } = outlet;
+    // Whoever gives up waiting gives the connection up.
+    if buffer.is_empty() && !matches!(transport.fill(buffer, FIRST_BYTES).await, Ok(1..)) {
+        return Err(Unanswered::Closed);
+    }
     Reading { transport, buffer }.answer(method, limits).await
 }
 
@@ -230,7 +287,5 @@ impl Reading<'_> {
 
 /// How long a body that nobody is to see may take.
 const SWALLOW_WAIT: Duration = Duration::from_millis(50);
-/// Longer than any bound: the deadline is elsewhere.
-const UNBOUNDED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long we listen to a registry that has stopped listening to us.
 const LAST_WORD_WAIT: Duration = Duration::from_secs(2);

@@ -45,6 +45,8 @@ pub(crate) enum Resource {
     Tags,
     /// `referrers/<digest>`.
     Referrers { digest: Span },
+    /// Harbor's token service, in whose stead we answer.
+    Token,
     /// Harbor's own API; [`api::api_permits`] decides about it.
     Api,
     /// Whatever the caller will say: a CONNECT.
@@ -97,6 +99,7 @@ impl Target {
             Resource::UploadStart | Resource::Upload => Route::Upload,
             Resource::Tags => Route::Tags,
             Resource::Referrers { .. } => Route::Referrers,
+            Resource::Token => Route::Token,
             Resource::Api => Route::Api,
             Resource::Tunnel => Route::Connect,
             Resource::Foreign(_) => Route::Unknown,
@@ -226,6 +229,9 @@ fn local(
     })
 }
 
+/// Where Harbor has its token service (src/server/route.go).
+const TOKEN_SERVICE: &str = "/service/token";
+
 /// A path that has been told apart from the connector it names.
 struct Named {
     connector: Option<ConnectorRef>,
@@ -245,8 +251,10 @@ fn named(path: &str, host: &str, cluster_domain: &str) -> Result<Named, Kind> {
             return Err(Kind::NameInvalid("the connector's namespace or name is no DNS label"));
         }
         let rest = [start, rest].concat();
-        if start == "/" && !rest.starts_with(api::ROOT) {
-            return Err(Kind::NameInvalid("only /api/v2.0/ stands behind this prefix"));
+        if start == "/" && !rest.starts_with(api::ROOT) && rest != TOKEN_SERVICE {
+            return Err(Kind::NameInvalid(
+                "only /api/v2.0/ and /service/token stand behind this prefix",
+            ));
         }
         let connector = Some(ConnectorRef::new(namespace, name));
         return Ok(Named { connector, form: Form::Path, rest });
@@ -262,6 +270,9 @@ fn resource(rest: &str) -> Result<(Resource, Span), Kind> {
     let place = |part: &str| Span::of(rest.as_bytes(), part.as_bytes());
     if matches!(rest, "/v2" | "/v2/") {
         return Ok((Resource::Ping, Span::default()));
+    }
+    if rest == TOKEN_SERVICE {
+        return Ok((Resource::Token, Span::default()));
     }
     if let Some(path) = rest.strip_prefix(api::ROOT) {
         return api::check_path(path).map(|()| (Resource::Api, Span::default()));
@@ -311,7 +322,8 @@ fn strip_either<'a>(path: &'a str, one: &str, other: &str) -> Option<&'a str> {
 fn check_method(method: Method, resource: Resource) -> Result<(), Kind> {
     use Method::{Delete, Get, Head, Patch, Post, Put};
     let has_it = match resource {
-        Resource::Ping | Resource::Tags | Resource::Referrers { .. } => {
+        // Harbor's token service has no OAuth2 form either: it answers POST with 405.
+        Resource::Ping | Resource::Tags | Resource::Token | Resource::Referrers { .. } => {
             matches!(method, Get | Head)
         }
         Resource::Manifest { .. } => matches!(method, Get | Head | Put | Delete),

@@ -56,7 +56,11 @@ impl TlsConfigs {
     }
 }
 
-fn config(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
+/// How TLS is spoken with whoever `trust` vouches for: verified, HTTP/1.1, sessions resumed.
+///
+/// # Errors
+/// When the provider lacks the protocol versions, which none does.
+pub fn config(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     // A root that webpki cannot read cannot vouch for anybody; the others still can.
     roots.add_parsable_certificates(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::Connection;
 
+use crate::buffer::Buffer;
 use crate::io::Socket;
 
 mod tls_session;
@@ -59,6 +60,30 @@ impl Transport {
         }
     }
 
+    /// Waits without end for what comes next and reads it into the empty `buffer`, whose memory is
+    /// `bytes` if it has none. 0 is the end.
+    ///
+    /// Cheaper than [`Transport::read`], but whoever gives it up must give the connection up.
+    pub(crate) async fn fill(&mut self, buffer: &mut Buffer, bytes: usize) -> io::Result<usize> {
+        let Self::Plain(socket) = self else {
+            let count = self.read(buffer.spare(), UNBOUNDED).await?;
+            buffer.note_read(count);
+            return Ok(count);
+        };
+        loop {
+            let (received, bytes) = socket.receive(buffer.lend(bytes)).await;
+            let count = received.as_ref().copied().unwrap_or_default();
+            buffer.put_back(bytes, count);
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => {
+                    socket.fairly().await;
+                    return done;
+                }
+            }
+        }
+    }
+
     /// Writes all of `parts`, waiting at most `wait` each time the peer takes nothing.
     pub(crate) async fn write_all(
         &self,
@@ -99,15 +124,6 @@ impl Transport {
         self.flush(wait).await
     }
 
-    /// Reads into `into` what the session below has received and kept, without waiting. Without TLS
-    /// there is nothing of the kind: everything unread is in the socket.
-    pub(crate) fn try_read_kept(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(_) => Err(io::ErrorKind::WouldBlock.into()),
-            Self::Tls(tls) => tls.try_read(into),
-        }
-    }
-
     /// Says that what was sent is all (RFC 8446 §6.1): only after a whole answer, so that a broken
     /// one is not taken for whole.
     pub(crate) async fn farewell(&self, wait: Duration) {
@@ -145,3 +161,6 @@ impl Transport {
         }
     }
 }
+
+/// Longer than any bound: the deadline is elsewhere.
+pub(crate) const UNBOUNDED: Duration = Duration::from_secs(7 * 24 * 3600);

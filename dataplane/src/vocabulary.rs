@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::error::Kind;
+
 /// Which connector: a namespace and a name, both already checked to be DNS names.
 ///
 /// Kept as one text `namespace/name`, because that is how it is hashed, compared and logged.
@@ -218,6 +220,45 @@ pub enum ApiPolicy {
     Full,
 }
 
+/// Who goes where a registry redirects the reader of a blob (class parameter `redirects`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RedirectPolicy {
+    /// The proxy itself: the caller needs no way to the storage.
+    #[default]
+    Follow,
+    /// The caller: it is told the address as the registry wrote it.
+    Pass,
+}
+
+/// What happens when a registry answers that a blob lies elsewhere (distribution-spec: a blob's
+/// GET may be answered with a redirect; docker/distribution does so for object storage).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Redirects {
+    /// Who follows.
+    pub policy: RedirectPolicy,
+    /// Hosts that may be private, on plain http, or on loopback where registries may be (class
+    /// parameter `redirectHosts`).
+    pub hosts: Vec<ListedHost>,
+}
+
+impl Redirects {
+    /// Whether `origin` is one of the hosts listed.
+    pub fn lists(&self, origin: &Origin) -> bool {
+        self.hosts.iter().any(|listed| {
+            listed.host == origin.host && listed.port.is_none_or(|port| port == origin.port)
+        })
+    }
+}
+
+/// A host, and a port where only that one is meant. Written as [`Origin::host`] is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedHost {
+    /// A DNS name or an IP address, lower-case, no brackets, no trailing dot.
+    pub host: Box<str>,
+    /// The only port meant; `None` means every port.
+    pub port: Option<u16>,
+}
+
 /// One usable connector, compiled from its manifests.
 #[derive(Debug)]
 pub struct Connector {
@@ -237,6 +278,40 @@ pub struct Connector {
     pub trust: Arc<Trust>,
     /// What of Harbor's own API passes.
     pub api: ApiPolicy,
+    /// Where its registry's redirections may lead.
+    pub redirects: Redirects,
+    /// Hosts beyond its own that its registry may name as a token service (parameter `tokenHosts`).
+    pub token_hosts: Vec<ListedHost>,
+}
+
+/// How an account stands with its registry: what a request is to show, or why it need not try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The registry takes the credential itself.
+    Basic,
+    /// The registry asks for nothing, or there is nothing to give it.
+    Open,
+    /// The registry wants tokens of its token service.
+    Bearer,
+    /// The registry refused the credential; it is not shown again for a while.
+    Refused,
+    /// The registry refused the credential once, and a probe is to tell: requests wait.
+    Suspect,
+    /// The registry cannot be spoken to, or not be trusted with the credential.
+    Unavailable(Kind),
+    /// The connector has changed meanwhile: this account is no more.
+    Gone,
+}
+
+/// A token that a registry's token service gave a connector. No caller ever sees it.
+#[derive(Debug)]
+pub struct RegistryToken {
+    /// The whole field value, `Bearer …` (RFC 6750 §2.1).
+    pub authorization: Secret,
+    /// What it was asked for: scopes with a space between them.
+    pub scopes: Box<str>,
+    /// Tells it from every other token of this process.
+    pub serial: u64,
 }
 
 /// Who sent a request, as the cluster (or the manifests) knows them.
@@ -284,6 +359,23 @@ mod tests {
             "harbor.example.com:443"
         );
         assert_eq!(origin(Scheme::Https, "fd00::1", 8443).authority(), "[fd00::1]:8443");
+    }
+
+    #[test]
+    fn a_listed_host_is_meant_with_its_port_or_with_every_port() {
+        let listed = |host: &str, port| ListedHost { host: host.into(), port };
+        let hosts = vec![listed("minio", None), listed("s3.internal", Some(9000))];
+        let redirects = Redirects { policy: RedirectPolicy::Follow, hosts };
+        for (host, port, expected) in [
+            ("minio", 80, true),
+            ("minio", 9000, true),
+            ("s3.internal", 9000, true),
+            ("s3.internal", 443, false),
+            ("x.minio", 80, false),
+        ] {
+            let origin = Origin { scheme: Scheme::Https, host: host.into(), port };
+            assert_eq!(redirects.lists(&origin), expected, "{host}:{port}");
+        }
     }
 
     #[test]

@@ -17,9 +17,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use futures_channel::oneshot;
-use futures_util::FutureExt as _;
-use futures_util::future::Shared;
 use rustls::server::ProducesTickets;
 
 use self::contained::contained;
@@ -30,7 +27,8 @@ use crate::certificates::{Certificates, Commission};
 use crate::counters::{AllCounters, Counters};
 use crate::io as core_io;
 use crate::limits::Limits;
-use crate::mailbox::{Cores, Entrance, Inbox, Mail, Postbox, Question, mailbox};
+use crate::login::Logins;
+use crate::mailbox::{Cores, Entrance, Inbox, LoginQuestion, Mail, Postbox, Question, mailbox};
 use crate::own::Own;
 use crate::passthrough::Passthrough;
 use crate::pipes::Pipes;
@@ -74,6 +72,8 @@ pub struct Settings {
     pub own: Own,
     /// What becomes of tunnels to hosts that are no connector's.
     pub passthrough: Passthrough,
+    /// Where questions about logins at registries go; bounded.
+    pub login_questions: Sender<LoginQuestion>,
     /// Whether a registry may be on this machine's loopback: only under `--file`, since whoever
     /// owns the folder owns the machine.
     pub loopback_allowed: bool,
@@ -116,6 +116,7 @@ impl Dataplane {
                 postboxes: Arc::clone(&postboxes),
                 snapshots: settings.snapshots.reader(),
                 questions: settings.questions.clone(),
+                login_questions: settings.login_questions.clone(),
                 lookups: lookups.clone(),
                 commissions: settings.commissions.clone(),
                 own: Arc::clone(&own),
@@ -214,6 +215,8 @@ pub(crate) struct Core {
     pub(crate) postboxes: Arc<[Postbox]>,
     /// What it knows of callers.
     pub(crate) verdicts: Verdicts,
+    /// What it knows of logins at registries.
+    pub(crate) logins: Logins,
     /// What it knows of registries' names.
     pub(crate) names: Names,
     /// Its idle connections to registries.
@@ -233,8 +236,7 @@ pub(crate) struct Core {
     /// See [`Settings::loopback_allowed`].
     pub(crate) loopback_allowed: bool,
     snapshots: RefCell<Reader>,
-    drain: RefCell<Option<oneshot::Sender<()>>>,
-    drained: Shared<oneshot::Receiver<()>>,
+    draining: Cell<bool>,
     requests: Cell<u64>,
     process: u64,
 }
@@ -247,12 +249,7 @@ impl Core {
 
     /// Whether connections are to end with the exchange they are in.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.borrow().is_none()
-    }
-
-    /// Ready once the core drains.
-    pub(crate) fn drained(&self) -> Shared<oneshot::Receiver<()>> {
-        self.drained.clone()
+        self.draining.get()
     }
 
     /// An id for the next request, unlike any other's.
@@ -273,16 +270,20 @@ impl Core {
             Mail::Verdict(number, verdict) => {
                 self.verdicts.deliver(number, &verdict, &self.limits);
             }
+            Mail::Standing(account, standing, age_max) => {
+                self.logins.told(account, standing, age_max);
+            }
+            Mail::Token(account, scopes, granted) => {
+                self.logins.given(account, scopes, granted, &self.limits);
+            }
             Mail::Addresses(number, found) => self.names.deliver(number, found, Instant::now()),
             Mail::Certificate(number, made) => {
                 self.certificates.deliver(number, made, &self.limits);
             }
             Mail::ForgetCertificates => self.certificates.forget(),
             Mail::Drain => {
-                if let Some(drain) = self.drain.borrow_mut().take() {
-                    // Nobody waits where no connection idles.
-                    let _ = drain.send(());
-                }
+                self.draining.set(true);
+                core_io::wake_all();
             }
         }
     }
@@ -292,13 +293,16 @@ impl Core {
         let now = Instant::now();
         let mut snapshots = self.snapshots.borrow_mut();
         let snapshot = snapshots.current();
-        let is_live =
-            |key: &Key| snapshot.connector(key.reference()).is_some_and(|now| Key::of(now) == *key);
+        let is_live = |key: &Key| {
+            let served = snapshot.served(key.reference());
+            served.is_some_and(|(connector, account)| key.may_serve(connector, account))
+        };
         // A connection that its registry has closed would otherwise be kept half open until then.
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
         self.verdicts.expire(&self.limits);
         self.certificates.expire(now, &self.limits);
+        self.logins.expire(is_live, &self.limits);
     }
 }
 
@@ -310,6 +314,7 @@ struct Seed {
     postboxes: Arc<[Postbox]>,
     snapshots: Reader,
     questions: Sender<Question>,
+    login_questions: Sender<LoginQuestion>,
     lookups: Sender<Lookup>,
     commissions: Sender<Commission>,
     own: Arc<Own>,
@@ -353,7 +358,6 @@ impl Seed {
         let missing = || io::Error::other("a core without counters or mailbox");
         let counters = Arc::clone(self.all.get(self.index).ok_or_else(missing)?);
         let postbox = self.postboxes.get(self.index).ok_or_else(missing)?.clone();
-        let (drain, drained) = oneshot::channel();
         let Limits { idle_registry_wait, idle_registry_max, .. } = *self.limits;
         Ok(Core {
             index: self.index,
@@ -364,6 +368,7 @@ impl Seed {
                 Arc::clone(&counters),
                 self.tickets,
             ),
+            logins: Logins::new(self.login_questions, postbox.clone(), Arc::clone(&counters)),
             names: Names::new(self.lookups, postbox),
             pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
             pipes: Pipes::new(&self.limits, &counters),
@@ -373,8 +378,7 @@ impl Seed {
             pseudonym: via::pseudonym(&format!("{:016x}", self.process)).into(),
             loopback_allowed: self.loopback_allowed,
             snapshots: RefCell::new(self.snapshots),
-            drain: RefCell::new(Some(drain)),
-            drained: drained.shared(),
+            draining: Cell::new(false),
             requests: Cell::new(0),
             process: self.process,
             limits: self.limits,
@@ -390,6 +394,8 @@ const TICK: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
+    use futures_channel::oneshot;
+
     use super::*;
     use crate::balance::Place;
     use crate::buffer::Buffer;
@@ -405,6 +411,7 @@ mod tests {
             postboxes: [postbox].into(),
             snapshots: Publisher::new().reader(),
             questions,
+            login_questions: crossbeam::channel::bounded(1).0,
             lookups: resolve::start_helpers().unwrap(),
             commissions: crossbeam::channel::bounded(1).0,
             own: Arc::new(Own { cluster_domain: "cluster.local".into(), ..Own::default() }),

@@ -16,6 +16,9 @@ use super::{PASSWORD, USER, leak, within};
 /// What the stories with a real registry need to be installed.
 pub(crate) const NEEDED: [&str; 2] = ["docker-registry", "htpasswd"];
 
+/// What a docker-registry that takes tokens calls itself, and who it believes.
+pub(crate) const SERVICE: &str = "stories";
+
 /// A running docker-registry.
 pub(crate) struct DockerRegistry {
     child: Child,
@@ -28,46 +31,80 @@ pub(crate) struct DockerRegistry {
 impl DockerRegistry {
     /// One that speaks plain HTTP.
     pub(crate) fn http() -> Self {
-        Self::start(None, "127.0.0.1")
+        Self::start(None, USER, PASSWORD)
     }
 
     /// One that speaks plain HTTP and is called `name`.
     pub(crate) fn http_called(name: &'static str) -> Self {
-        Self::start(None, name)
+        let mut registry = Self::http();
+        registry.name = name;
+        registry
     }
 
     /// One that speaks TLS, with a certificate for `name`.
     pub(crate) fn https_called(name: &'static str) -> Self {
-        Self::start(Some(certificates(name)), name)
+        let certificates = Certificates::issue(&["127.0.0.1", name]);
+        let mut registry = Self::start(Some(certificates), USER, PASSWORD);
+        registry.name = name;
+        registry
+    }
+
+    /// One that speaks plain HTTP, for one account: the registry behind a front.
+    pub(crate) fn for_account(user: &str, password: &str) -> Self {
+        Self::start(None, user, password)
     }
 
     /// One that speaks TLS, with a certificate of a CA that nobody else knows.
     pub(crate) fn https() -> Self {
-        Self::start(Some(certificates("localhost")), "127.0.0.1")
+        let certificates = Certificates::issue(&["127.0.0.1", "localhost"]);
+        Self::start(Some(certificates), USER, PASSWORD)
     }
 
-    fn start(tls: Option<Certificates>, name: &'static str) -> Self {
+    /// One that takes nothing but tokens of the service at `realm`, signed under `certificate`.
+    pub(crate) fn with_tokens(realm: &str, certificate: &str) -> Self {
+        Self::try_ports(None, certificate, |path| {
+            format!(
+                "{{token: {{realm: {realm:?}, service: {SERVICE}, issuer: {SERVICE}, \
+                     rootcertbundle: {path:?}}}}}"
+            )
+        })
+    }
+
+    fn start(tls: Option<Certificates>, user: &str, password: &str) -> Self {
+        Self::try_ports(tls, &htpasswd(user, password), |path| {
+            format!("{{htpasswd: {{realm: registry, path: {path:?}}}}}")
+        })
+    }
+
+    /// `known` is the text of the file by which it knows who logs in, `auth` what its
+    /// configuration says of that file.
+    fn try_ports(tls: Option<Certificates>, known: &str, auth: impl Fn(PathBuf) -> String) -> Self {
         // The port is free when it is chosen and may be taken a moment later: then try again.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| listener.local_addr())
                 .expect("a free port")
                 .port();
-            if let Some(registry) = Self::try_start(port, tls.as_ref(), name) {
+            if let Some(registry) = Self::try_start(port, tls.as_ref(), known, &auth) {
                 return registry;
             }
         }
         panic!("docker-registry does not start");
     }
 
-    fn try_start(port: u16, tls: Option<&Certificates>, name: &'static str) -> Option<Self> {
+    fn try_start(
+        port: u16,
+        tls: Option<&Certificates>,
+        known: &str,
+        auth: impl Fn(PathBuf) -> String,
+    ) -> Option<Self> {
         let scratch = TempDir::new().expect("a temporary folder");
         let at = |name: &str| scratch.path().join(name);
         let write = |name: &str, text: &str| {
             fs::write(at(name), text).expect("a file");
             at(name)
         };
-        let users = write("htpasswd", &htpasswd(USER, PASSWORD));
+        let auth = auth(write("htpasswd", known));
         let lines = tls.map_or_else(String::new, |tls| {
             let (certificate, key) = (write("leaf.crt", &tls.leaf), write("leaf.key", &tls.key));
             format!("  tls: {{certificate: {certificate:?}, key: {key:?}}}\n")
@@ -76,7 +113,7 @@ impl DockerRegistry {
             "version: 0.1\n\
              log: {{level: info, formatter: text}}\n\
              storage: {{filesystem: {{rootdirectory: {:?}}}, delete: {{enabled: true}}}}\n\
-             auth: {{htpasswd: {{realm: registry, path: {users:?}}}}}\n\
+             auth: {auth}\n\
              http:\n  addr: 127.0.0.1:{port}\n{lines}",
             at("data")
         );
@@ -91,7 +128,7 @@ impl DockerRegistry {
             .spawn()
             .expect("docker-registry starts");
         let ca = tls.map(|tls| tls.ca.clone());
-        let mut registry = Self { child, scratch, port, ca, name };
+        let mut registry = Self { child, scratch, port, ca, name: "127.0.0.1" };
         let up = within(Duration::from_secs(30), "docker-registry listens", || {
             if registry.child.try_wait().expect("a child").is_some() {
                 return Some(false);
@@ -149,8 +186,13 @@ impl DockerRegistry {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// The folder of its blobs and repositories.
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.scratch.path().join("data/docker/registry/v2")
+    }
+
     fn repositories(&self) -> PathBuf {
-        self.scratch.path().join("data/docker/registry/v2/repositories")
+        self.blobs().join("repositories")
     }
 }
 
@@ -170,25 +212,32 @@ impl Drop for DockerRegistry {
     }
 }
 
-struct Certificates {
-    ca: String,
-    leaf: String,
-    key: String,
+/// A CA that nobody else knows, and one certificate of it; all PEM.
+pub(crate) struct Certificates {
+    /// The CA's certificate.
+    pub(crate) ca: String,
+    /// The certificate.
+    pub(crate) leaf: String,
+    /// Its key.
+    pub(crate) key: String,
 }
 
-fn certificates(name: &str) -> Certificates {
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-    let ca_key = KeyPair::generate().expect("a key");
-    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "the stories' own CA");
-    let ca_certificate = ca.self_signed(&ca_key).expect("a CA");
-    let names = vec!["127.0.0.1".to_owned(), name.to_owned()];
-    let key = KeyPair::generate().expect("a key");
-    let leaf = CertificateParams::new(names).expect("parameters");
-    let issuer = Issuer::new(ca, ca_key);
-    let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
-    Certificates { ca: ca_certificate.pem(), leaf: leaf.pem(), key: key.serialize_pem() }
+impl Certificates {
+    /// A certificate for `names`, which may be addresses.
+    pub(crate) fn issue(names: &[&str]) -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+        let ca_key = KeyPair::generate().expect("a key");
+        let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.distinguished_name.push(DnType::CommonName, "the stories' own CA");
+        let ca_certificate = ca.self_signed(&ca_key).expect("a CA");
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().expect("a key");
+        let leaf = CertificateParams::new(names).expect("parameters");
+        let issuer = Issuer::new(ca, ca_key);
+        let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
+        Self { ca: ca_certificate.pem(), leaf: leaf.pem(), key: key.serialize_pem() }
+    }
 }
 
 fn htpasswd(user: &str, password: &str) -> String {

@@ -61,6 +61,7 @@ struct Record {
     requests: Vec<Received>,
     raw: Vec<Vec<u8>>,
     endings: Vec<Ending>,
+    probes: Vec<Received>,
 }
 
 impl Shared {
@@ -70,7 +71,8 @@ impl Shared {
 }
 
 impl FakeRegistry {
-    /// A registry that runs `script` for each connection.
+    /// A registry that runs `script` for each connection, except for the proxy's own probes, which
+    /// it answers with 200 by itself.
     pub(crate) fn scripted(script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
         Self::scripted_on("127.0.0.1:0", script)
     }
@@ -78,6 +80,21 @@ impl FakeRegistry {
     /// The same on an address of the story's choice.
     pub(crate) fn scripted_on(
         address: &str,
+        script: impl Fn(&mut Visit) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(address, true, script)
+    }
+
+    /// A registry whose script sees the proxy's own probes as well.
+    pub(crate) fn scripted_with_probes(
+        script: impl Fn(&mut Visit) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start("127.0.0.1:0", false, script)
+    }
+
+    fn start(
+        address: &str,
+        good_natured: bool,
         script: impl Fn(&mut Visit) + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).expect("an address of our own");
@@ -90,9 +107,13 @@ impl FakeRegistry {
                 if accepting.stopped.load(Ordering::Acquire) {
                     return;
                 }
-                let mut visit = Visit::new(socket, Arc::clone(&accepting));
-                let script = Arc::clone(&script);
-                thread::spawn(move || script(&mut visit));
+                let (script, shared) = (Arc::clone(&script), Arc::clone(&accepting));
+                thread::spawn(move || {
+                    if good_natured && is_probe(&socket) {
+                        return Visit::aside(socket, shared).answer_probe();
+                    }
+                    script(&mut Visit::new(socket, shared));
+                });
             }
         });
         Self { address, shared }
@@ -152,6 +173,11 @@ impl FakeRegistry {
         self.shared.record().raw.get(connection).cloned().unwrap_or_default()
     }
 
+    /// The proxy's own probes that the registry answered by itself.
+    pub(crate) fn probes(&self) -> Vec<Received> {
+        self.shared.record().probes.clone()
+    }
+
     /// How the proxy ended the connections whose end the script has seen.
     pub(crate) fn endings(&self) -> Vec<Ending> {
         self.shared.record().endings.clone()
@@ -180,15 +206,27 @@ pub(crate) struct Visit {
 
 impl Visit {
     fn new(socket: TcpStream, shared: Arc<Shared>) -> Self {
-        let _ = socket.set_nodelay(true);
-        let _ = socket.set_read_timeout(Some(PATIENCE * 2));
-        let _ = socket.set_write_timeout(Some(PATIENCE * 2));
         let mut record = shared.record();
         let connection = record.connections;
         record.connections += 1;
         record.raw.push(Vec::new());
         drop(record);
-        Self { connection, socket: Some(socket), unread: Vec::new(), shared }
+        Self { connection, ..Self::aside(socket, shared) }
+    }
+
+    /// A connection that is no part of the story.
+    fn aside(socket: TcpStream, shared: Arc<Shared>) -> Self {
+        let _ = socket.set_nodelay(true);
+        let _ = socket.set_read_timeout(Some(PATIENCE * 2));
+        let _ = socket.set_write_timeout(Some(PATIENCE * 2));
+        Self { connection: usize::MAX, socket: Some(socket), unread: Vec::new(), shared }
+    }
+
+    fn answer_probe(mut self) {
+        if let Some(request) = self.parse_head() {
+            self.shared.record().probes.push(request);
+            self.send(answer(200, "Connection: close\r\n", b"{}"));
+        }
     }
 
     /// Reads requests whole and answers them, until the proxy ends the connection.
@@ -203,6 +241,14 @@ impl Visit {
 
     /// Reads one head; nothing when the connection ends.
     pub(crate) fn head(&mut self) -> Option<Received> {
+        let mut request = self.parse_head()?;
+        let mut record = self.shared.record();
+        request.place = record.requests.len();
+        record.requests.push(request.clone());
+        Some(request)
+    }
+
+    fn parse_head(&mut self) -> Option<Received> {
         let place = loop {
             if let Some(place) = self.unread.windows(4).position(|end| end == b"\r\n\r\n") {
                 break place;
@@ -213,7 +259,7 @@ impl Visit {
         let head = String::from_utf8_lossy(&head);
         let mut lines = head.trim_end().split("\r\n");
         let mut first = lines.next().unwrap_or_default().split(' ');
-        let mut request = Received {
+        let request = Received {
             connection: self.connection,
             method: first.next().unwrap_or_default().to_owned(),
             target: first.next().unwrap_or_default().to_owned(),
@@ -223,9 +269,6 @@ impl Visit {
                 .collect(),
             ..Received::default()
         };
-        let mut record = self.shared.record();
-        request.place = record.requests.len();
-        record.requests.push(request.clone());
         Some(request)
     }
 
@@ -368,6 +411,15 @@ impl Received {
     pub(crate) fn is_the_robots(&self) -> bool {
         self.field("authorization") == Some(&robots_authorization(PASSWORD))
     }
+}
+
+/// Whether the connection begins with the proxy's own question whether its credential is good.
+fn is_probe(socket: &TcpStream) -> bool {
+    let mut start = [0; 1024];
+    let count = socket.peek(&mut start).unwrap_or_default();
+    let start = String::from_utf8_lossy(&start[..count]);
+    let line = start.lines().next().unwrap_or_default();
+    line.starts_with("GET ") && line.ends_with("/v2/ HTTP/1.1") && start.contains(" (probe)")
 }
 
 /// The `Authorization` of the connector's account with `password`.

@@ -2,11 +2,11 @@
 //!
 //! The costs of one run in, the same costs with verdicts out. A bar that is a ratio is taken
 //! repetition by repetition, because two measurements a second apart share what the machine was
-//! doing; its figure is the middle one.
+//! doing; see [`ratio`].
 
 use super::cases::Case;
 use super::contenders::Contender;
-use crate::results::{Cost, Verdict, median};
+use crate::results::{Cost, Verdict, ratio};
 
 /// What a case is held against.
 #[derive(Clone, Copy)]
@@ -105,22 +105,6 @@ fn timed(entry: &Entry) -> bool {
     !matches!(entry.case, Case::Idle | Case::Active) && !entry.cost.samples.is_empty()
 }
 
-/// The middle of the ratios of repetitions; of the medians where some repetition failed.
-fn ratio(ours: &Cost, theirs: &Cost) -> f64 {
-    let paired = ours.samples.len() == theirs.samples.len();
-    let ratios: Vec<f64> = ours
-        .samples
-        .iter()
-        .zip(&theirs.samples)
-        .filter(|(_, theirs)| paired && **theirs > 0.0)
-        .map(|(ours, theirs)| ours / theirs)
-        .collect();
-    match ratios.is_empty() {
-        false => median(&ratios),
-        true => ours.median() / theirs.median().max(f64::MIN_POSITIVE),
-    }
-}
-
 const EPOLL_MOST: f64 = 1.15;
 
 #[cfg(test)]
@@ -133,8 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_taken_repetition_by_repetition() {
-        // The machine became twice as slow after the first; ours stayed at 1.2 of HAProxy.
+    fn a_multiple_of_one_peer_is_held_against_its_bar() {
         let mut entries = [
             entry(Contender::OursUring, Case::Pull, &[1.2, 2.4, 2.4]),
             entry(Contender::Haproxy, Case::Pull, &[1.0, 2.0, 2.0]),

@@ -13,16 +13,16 @@ use anyhow::{Context as _, ensure};
 
 use super::contenders::{Contender, Ground, Running};
 use super::drive::{self, Bodies, CHUNK_BYTES, Road, Slow};
-use super::meter;
+use crate::meter;
 
 /// A case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Case {
-    /// A blob, its length known.
+    /// Blobs, their length known: four at once, four times.
     Pull,
-    /// A blob in one PUT with a length.
+    /// As many blobs, each in one PUT with a length.
     Push,
-    /// A blob in one PATCH in chunks of 32 KiB.
+    /// As many blobs, each in one PATCH in chunks of 32 KiB.
     PushChunked,
     /// As `pull`, with TLS to the registry.
     PullTls,
@@ -43,10 +43,17 @@ pub(crate) enum Case {
 /// How much is done.
 #[derive(Clone, Copy)]
 pub(super) struct Amount {
-    /// Bytes of a blob.
+    /// Bytes that a transfer case moves, all its transfers together.
     pub(super) size: u64,
     /// Requests of `get-1k`.
     pub(super) requests: usize,
+}
+
+impl Amount {
+    /// What gets buffers, caches and connections into their usual state.
+    pub(super) fn little(self) -> Self {
+        Self { size: self.size.min(WARM_BYTES), requests: self.requests.min(WARM_REQUESTS) }
+    }
 }
 
 /// One measurement.
@@ -144,6 +151,11 @@ impl Case {
         Ok(reading)
     }
 
+    /// Whether it measures memory, which shows the same at each look, and takes its time.
+    pub(super) fn is_of_memory(self) -> bool {
+        matches!(self, Self::Idle | Self::Active)
+    }
+
     /// Does the work twice, a little and then all of it, and takes what all of it cost.
     fn cost(
         self,
@@ -153,11 +165,7 @@ impl Case {
         bodies: &Bodies,
         amount: Amount,
     ) -> anyhow::Result<Reading> {
-        let little = Amount {
-            size: amount.size.min(WARM_BYTES),
-            requests: amount.requests.min(WARM_REQUESTS),
-        };
-        self.work(road, bodies, little).context("warming up")?;
+        self.work(road, bodies, amount.little()).context("warming up")?;
         let family = meter::family(running.process.id());
         let own = [i32::try_from(std::process::id())?];
         let received = ground.origin.seen().received;
@@ -183,30 +191,33 @@ impl Case {
     }
 
     fn work(self, road: &Road, bodies: &Bodies, amount: Amount) -> io::Result<Reading> {
-        let size = amount.size;
-        let pushed = |bytes_up, requests| Reading { bytes_up, requests, ..Reading::default() };
-        match self {
-            Self::Push | Self::PushTls => {
-                drive::push(road, bodies, size)?;
-                Ok(pushed(size, 2))
-            }
-            Self::PushChunked => Ok(pushed(drive::push_chunked(road, bodies, size)?, 3)),
-            Self::Uploads50 => {
-                let each = size.min(UPLOAD_BYTES);
-                drive::uploads(road, bodies, UPLOADS, each)?;
-                Ok(pushed(each * UPLOADS as u64, 2 * UPLOADS as u64))
-            }
-            Self::Get1k => {
-                let latencies = drive::gets(road, CONNECTIONS, amount.requests)?;
-                let requests = latencies.len() as u64;
-                let bytes_down = requests << 10;
-                Ok(Reading { requests, bytes_down, latencies, ..Reading::default() })
-            }
-            Self::Pull | Self::PullTls | Self::Idle | Self::Active => {
-                drive::pull(road, size)?;
-                Ok(Reading { bytes_down: size, requests: 1, ..Reading::default() })
-            }
+        if self == Self::Get1k {
+            let latencies = drive::gets(road, CONNECTIONS, amount.requests)?;
+            let requests = latencies.len() as u64;
+            let bytes_down = requests << 10;
+            return Ok(Reading { requests, bytes_down, latencies, ..Reading::default() });
         }
+        let each = whole_chunks(amount.size / (ROUNDS * AT_ONCE) as u64);
+        let (rounds, at_once, each) = match self {
+            Self::Uploads50 => (1, UPLOADS, each.min(UPLOAD_BYTES)),
+            _ => (ROUNDS, AT_ONCE, each),
+        };
+        let transfers = (rounds * at_once) as u64;
+        let (up, requests) = match self {
+            Self::Push | Self::PushTls | Self::Uploads50 => (true, 2),
+            Self::PushChunked => (true, 3),
+            Self::Pull | Self::PullTls | Self::Get1k | Self::Idle | Self::Active => (false, 1),
+        };
+        for _ in 0..rounds {
+            drive::at_once(at_once, || match self {
+                Self::PushChunked => drive::push_chunked(road, bodies, each),
+                _ if up => drive::push(road, bodies, each),
+                _ => drive::pull(road, each),
+            })?;
+        }
+        let moved = transfers * each;
+        let (bytes_up, bytes_down) = if up { (moved, 0) } else { (0, moved) };
+        Ok(Reading { bytes_up, bytes_down, requests: requests * transfers, ..Reading::default() })
     }
 }
 
@@ -266,12 +277,17 @@ pub(super) fn gib(bytes: u64) -> f64 {
 }
 
 /// A size that every case can move: whole chunks, at least one.
-pub(super) fn whole_chunks(size: u64) -> u64 {
+fn whole_chunks(size: u64) -> u64 {
     (size / CHUNK_BYTES).max(1) * CHUNK_BYTES
 }
 
 const WARM_BYTES: u64 = 64 << 20;
 const WARM_REQUESTS: usize = 2048;
+/// A transfer alone settles into one of several ways in which reads, chunks and buffers can lie to
+/// each other, and one of them may cost half as much again as another; several at once, and then
+/// several more over new connections, meet them all.
+const AT_ONCE: usize = 4;
+const ROUNDS: usize = 4;
 const UPLOADS: usize = 50;
 const UPLOAD_BYTES: u64 = 64 << 20;
 const CONNECTIONS: usize = 64;

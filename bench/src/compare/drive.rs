@@ -31,8 +31,6 @@ pub(super) struct Bodies {
     pub(super) plain: Stock,
     /// In chunks, as much payload as `plain`.
     pub(super) chunked: Stock,
-    /// The payload's length in each.
-    pub(super) length: u64,
 }
 
 /// What an answer's head said.
@@ -48,11 +46,9 @@ impl Bodies {
     /// # Errors
     /// When memory cannot be had.
     pub(super) fn new() -> io::Result<Self> {
-        let length = BODY_BYTES;
         Ok(Self {
-            plain: Stock::noise(length)?,
-            chunked: Stock::chunks(length, CHUNK_BYTES)?,
-            length,
+            plain: Stock::noise(BODY_BYTES)?,
+            chunked: Stock::chunks(BODY_BYTES, CHUNK_BYTES)?,
         })
     }
 }
@@ -127,39 +123,37 @@ pub(super) fn push(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> 
     finish(&mut link, 201).map(drop)
 }
 
-/// Pushes one blob of about `length` bytes: POST, PATCH in chunks of 32 KiB, PUT. Says how many
-/// bytes it was.
+/// Pushes one blob of `length` bytes, which must be whole chunks: POST, PATCH in chunks of 32 KiB,
+/// PUT.
 ///
 /// # Errors
 /// As [`pull`].
-pub(super) fn push_chunked(road: &Road, bodies: &Bodies, length: u64) -> io::Result<u64> {
+pub(super) fn push_chunked(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> {
     let mut link = road.open()?;
     let target = road.begin(&mut link)?;
     let more = "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n";
     link.send(road.head("PATCH", &target, more).as_bytes(), true)?;
-    let whole = (length / bodies.length) * bodies.length;
-    link.send_stock(&bodies.chunked, whole / bodies.length * bodies.chunked.length())?;
-    // What is left is a number of whole chunks: each is its payload, a size line and two line ends.
-    let rest = (length - whole) / CHUNK_BYTES;
+    // Each chunk is its payload, a size line and two line ends.
     let framing = format!("{CHUNK_BYTES:x}\r\n\r\n").len() as u64;
-    link.send_stock(&bodies.chunked, rest * (CHUNK_BYTES + framing))?;
+    link.send_stock(&bodies.chunked, length / CHUNK_BYTES * (CHUNK_BYTES + framing))?;
     link.send(b"0\r\n\r\n", false)?;
     finish(&mut link, 202)?;
     let target = format!("{target}&digest={}", digest(length));
     link.send(road.head("PUT", &target, "Content-Length: 0\r\n").as_bytes(), false)?;
-    finish(&mut link, 201)?;
-    Ok(whole + rest * CHUNK_BYTES)
+    finish(&mut link, 201).map(drop)
 }
 
-/// Pushes `count` blobs of `length` bytes at once.
+/// Does `transfer` `count` times at once.
 ///
 /// # Errors
-/// As [`pull`]; the first of them.
-pub(super) fn uploads(road: &Road, bodies: &Bodies, count: usize, length: u64) -> io::Result<()> {
+/// The first of theirs.
+pub(super) fn at_once(
+    count: usize,
+    transfer: impl Fn() -> io::Result<()> + Sync,
+) -> io::Result<()> {
     thread::scope(|scope| {
-        let pushing: Vec<_> =
-            (0..count).map(|_| scope.spawn(|| push(road, bodies, length))).collect();
-        pushing.into_iter().try_for_each(|pushed| pushed.join().unwrap_or_else(panicked))
+        let transfers: Vec<_> = (0..count).map(|_| scope.spawn(&transfer)).collect();
+        transfers.into_iter().try_for_each(|ended| ended.join().unwrap_or_else(panicked))
     })
 }
 

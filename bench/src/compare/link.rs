@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::sendfile;
@@ -39,6 +40,8 @@ struct Sealed {
 pub(super) struct Stock {
     file: File,
     length: u64,
+    pieces: u64,
+    taken: AtomicU64,
 }
 
 impl Stock {
@@ -63,8 +66,9 @@ impl Stock {
         let mut noise = Noise::new(SEED);
         let mut piece = vec![0; usize::try_from(chunk.min(MIB)).unwrap_or_default()];
         let framed = chunk < length;
-        let mut left = length;
+        let (mut left, mut pieces) = (length, 0);
         while left > 0 {
+            pieces += 1;
             let take = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
             noise.fill(&mut piece[..take]);
             if framed {
@@ -76,12 +80,18 @@ impl Stock {
             }
             left -= take as u64;
         }
-        Ok(Self { length: stock.metadata()?.len(), file: stock })
+        let length = stock.metadata()?.len();
+        Ok(Self { length, file: stock, pieces, taken: AtomicU64::new(0) })
     }
 
-    /// How many bytes it holds, framing included.
-    pub(super) fn length(&self) -> u64 {
-        self.length
+    /// Where the next body begins: at another piece than those before it, as far away as can be.
+    /// Of bodies that are sent at once from one place the later find the earlier one's bytes in the
+    /// processor's cache, or do not, and it is chance how dear a copy of them is.
+    fn place(&self) -> u64 {
+        let turn = self.taken.fetch_add(1, Ordering::Relaxed);
+        // Multiples of the golden section lie apart however many of them there are.
+        let piece = (turn as f64 * GOLDEN_SECTION).fract() * self.pieces as f64;
+        piece as u64 * (self.length / self.pieces)
     }
 }
 
@@ -259,12 +269,13 @@ impl Link {
         Ok(())
     }
 
-    /// Sends `length` bytes of `stock`, over and over from its beginning.
+    /// Sends `length` bytes of `stock`, over and over, from a place of their own in it. Of chunks
+    /// it sends whole ones if `length` is that of whole ones.
     ///
     /// # Errors
     /// What the socket says.
     pub(super) fn send_stock(&mut self, stock: &Stock, mut length: u64) -> io::Result<()> {
-        let mut offset = 0;
+        let mut offset = stock.place();
         while length > 0 {
             let most = length.min(stock.length - offset).min(SEND_MAX);
             let sent = match &mut self.sealed {
@@ -346,6 +357,7 @@ fn read(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const CHUNK_HEAD_MAX: usize = 64;
 const SCRATCH_BYTES: usize = 256 << 10;
+const GOLDEN_SECTION: f64 = 0.618_033_988_749_895;
 const SEND_MAX: u64 = 8 << 20;
 const MIB: u64 = 1 << 20;
 const SEED: u64 = 0x0063_6f6d_7061_7265;

@@ -193,6 +193,8 @@ fn parse(head: &[u8], authorization: &str) -> io::Result<Asked> {
     let target = request.path.unwrap_or_default();
     let wants = match request.method.unwrap_or_default() {
         "GET" if target.contains("/manifests/") => Wants::Manifest,
+        // Asked by a proxy that makes sure of its credential first.
+        "GET" if target == "/v2/" => Wants::Manifest,
         "GET" => Wants::Blob(length_in(target).ok_or_else(|| malformed("unknown blob"))?),
         "POST" => Wants::Upload,
         "PATCH" => Wants::Part,

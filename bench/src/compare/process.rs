@@ -4,21 +4,18 @@
 //! carries fail at once; whoever drives the load then finds [`Stop::asked`] true.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Pid, Signal};
 
-use super::meter;
+use crate::{child, interrupt, meter};
 
 /// Whether somebody wants the run to end, and whom that ends.
 #[derive(Clone, Default)]
@@ -44,27 +41,13 @@ impl Stop {
     /// When signals cannot be listened for.
     pub(super) fn watch() -> io::Result<Self> {
         let stop = Self::default();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Registered before anything is started, so that no signal can come too early.
-        let entered = runtime.enter();
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        drop(entered);
         let watched = stop.clone();
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for round in 0..2 {
-                runtime.block_on(async {
-                    tokio::select! {
-                        _ = interrupt.recv() => {}
-                        _ = terminate.recv() => {}
-                        _ = hang_up.recv() => {}
-                    }
-                });
-                watched.0.asked.store(true, Ordering::Relaxed);
-                watched.tell(if round == 0 { Signal::TERM } else { Signal::KILL });
+        interrupt::listen(move |time| {
+            watched.0.asked.store(true, Ordering::Relaxed);
+            watched.tell(if time == 1 { Signal::TERM } else { Signal::KILL });
+            if time > 1 {
+                std::process::exit(interrupt::EXIT_CODE);
             }
-            std::process::exit(INTERRUPTED);
         })?;
         Ok(stop)
     }
@@ -76,14 +59,14 @@ impl Stop {
 
     /// Signals the process that runs, if one does. The lock keeps its number its own meanwhile.
     fn tell(&self, what: Signal) {
-        let running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for process in running.iter().flat_map(|first| meter::family(first.as_raw_pid())) {
-            let _ = Pid::from_raw(process).map(|process| kill_process(process, what));
+        let running = self.running();
+        for first in running.iter() {
+            child::signal(&meter::family(first.as_raw_pid()), what);
         }
     }
 
-    fn set(&self, process: Option<Pid>) {
-        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) = process;
+    fn running(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,7 +84,7 @@ impl Process {
         let child = command
             .spawn()
             .with_context(|| format!("starting {}", command.get_program().display()))?;
-        stop.set(Some(Pid::from_child(&child)));
+        *stop.running() = Some(Pid::from_child(&child));
         let started = Self { child, stop: stop.clone() };
         // Whoever asked before it was known could not end it.
         if stop.asked() {
@@ -115,16 +98,9 @@ impl Process {
     /// # Errors
     /// When there is none in time.
     pub(super) fn said(&mut self) -> anyhow::Result<String> {
-        let stdout: ChildStdout = self.child.stdout.take().context("no stdout")?;
-        let (sender, receiver) = channel();
-        thread::Builder::new().spawn(move || {
-            let mut reader = BufReader::new(stdout);
-            let mut line = String::new();
-            drop(reader.read_line(&mut line));
-            drop(sender.send(line));
-            drop(io::copy(&mut reader, &mut io::sink()));
-        })?;
-        receiver.recv_timeout(READY_WAIT).context("it said nothing in time")
+        let stdout = self.child.stdout.take().context("no stdout")?;
+        let line = child::first_line(stdout)?.recv_timeout(READY_WAIT);
+        line.context("it said nothing in time")
     }
 
     /// Its number.
@@ -134,30 +110,16 @@ impl Process {
 
     /// Whether it has ended by itself.
     pub(super) fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+        child::has_ended(&mut self.child)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let mut family = Vec::new();
-        // One that has ended was reaped by asking, and its number may be somebody else's.
-        if !self.has_ended() {
-            family = meter::family(self.id());
-            self.stop.tell(Signal::TERM);
-        }
-        let asked = Instant::now();
-        while asked.elapsed() < PATIENCE && !self.has_ended() {
-            thread::sleep(POLL);
-        }
-        self.stop.set(None);
-        if !self.has_ended() {
-            for process in family.into_iter().filter_map(Pid::from_raw) {
-                let _ = kill_process(process, Signal::KILL);
-            }
-            drop(self.child.kill());
-        }
-        drop(self.child.wait());
+        // Held to the end, so that nobody signals a number that is another's by then.
+        let mut running = self.stop.running();
+        child::end(&mut self.child, PATIENCE);
+        *running = None;
     }
 }
 
@@ -171,6 +133,3 @@ pub(super) fn pinned(program: &Path, cpu: usize) -> Command {
 /// How long a contender may take until it serves.
 pub(super) const READY_WAIT: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(5);
-/// What a shell reports for a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;

@@ -7,26 +7,42 @@ use std::fmt::Write as _;
 use super::bars::Entry;
 use super::cases::Case;
 use super::contenders::Contender;
-use crate::results::{Cost, Verdict};
+use crate::results::{Cost, REFERENCE, Verdict, ratio, ratios};
 
-/// Figures as `median (lowest–highest)`, one table for processor time, one for memory, one for
-/// wall clock.
+/// Figures as `middle (lowest–highest)`: one table for processor time, one for its multiples of the
+/// reference's, one for memory, one for wall clock.
 pub(super) fn figures(entries: &[Entry]) -> String {
-    let mut text = String::new();
-    let timed = |case: Case| case.unit() == "cpu-s/GiB";
-    let blocks: [(&str, Vec<Case>); 3] = [
-        ("CPU seconds per GiB", Case::ALL.into_iter().filter(|case| timed(*case)).collect()),
-        ("CPU µs per request", vec![Case::Get1k]),
-        ("KiB per connection (PSS and pipes)", vec![Case::Idle, Case::Active]),
-    ];
-    for (title, cases) in blocks {
-        text.push_str(&block(title, &cases, entries, &|cost| spread(&cost.samples)));
-    }
-    let cases: Vec<Case> = Case::ALL.into_iter().filter(|case| timed(*case)).collect();
-    text.push_str(&block("GiB per second of wall time", &cases, entries, &|cost| {
-        spread(&cost.gib_per_second)
-    }));
-    text
+    let per_byte = |case: &Case| case.unit() == "cpu-s/GiB";
+    let cases = |wanted: &dyn Fn(&Case) -> bool| -> Vec<Case> {
+        Case::ALL.into_iter().filter(|case| wanted(case)).collect()
+    };
+    let samples = |cost: &Cost| spread(&cost.samples);
+    let multiples = |cost: &Cost| {
+        let mut costs = entries.iter().map(|entry| &entry.cost);
+        let of_case = |other: &&Cost| other.case == cost.case && other.contender == REFERENCE;
+        let reference = costs.find(of_case);
+        reference.map_or_else(String::new, |reference| {
+            around(ratio(cost, reference), &ratios(cost, reference))
+        })
+    };
+    let speeds = |cost: &Cost| spread(&cost.gib_per_second);
+    let is_there = entries.iter().any(|entry| entry.contender.name() == REFERENCE);
+    let times = format!("Processor time as a multiple of {REFERENCE}'s: mean of the inner ratios");
+    let timed = if is_there { cases(&|case| !case.is_of_memory()) } else { Vec::new() };
+    let median = |title: &str| format!("{title}: median");
+    [
+        block(&median("CPU seconds per GiB"), &cases(&per_byte), entries, &samples),
+        block(&median("CPU µs per request"), &[Case::Get1k], entries, &samples),
+        block(&times, &timed, entries, &multiples),
+        block(
+            &median("KiB per connection (PSS and pipes)"),
+            &[Case::Idle, Case::Active],
+            entries,
+            &samples,
+        ),
+        block(&median("GiB per second of wall time"), &cases(&per_byte), entries, &speeds),
+    ]
+    .concat()
 }
 
 fn block(title: &str, cases: &[Case], entries: &[Entry], cell: &dyn Fn(&Cost) -> String) -> String {
@@ -35,7 +51,7 @@ fn block(title: &str, cases: &[Case], entries: &[Entry], cell: &dyn Fn(&Cost) ->
     if cases.is_empty() {
         return String::new();
     }
-    let mut text = format!("\n{title}: median (lowest–highest)\n{:<11}", "");
+    let mut text = format!("\n{title} (lowest–highest)\n{:<11}", "");
     for case in &cases {
         let _ = write!(text, " {:>21}", case.name());
     }
@@ -62,12 +78,15 @@ fn contenders(entries: &[Entry]) -> Vec<Contender> {
 }
 
 fn spread(samples: &[f64]) -> String {
+    around(crate::results::median(samples), samples)
+}
+
+fn around(middle: f64, samples: &[f64]) -> String {
     let Some(lowest) = samples.iter().copied().reduce(f64::min) else {
         return "–".to_owned();
     };
     let highest = samples.iter().copied().fold(lowest, f64::max);
     let places = if highest >= 10.0 { 1 } else { 3 };
-    let middle = crate::results::median(samples);
     format!("{middle:.places$} ({lowest:.places$}–{highest:.places$})")
 }
 

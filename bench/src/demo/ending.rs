@@ -7,12 +7,11 @@ use std::io;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{child, interrupt};
 
 /// Clears up when it is dropped.
 pub(crate) struct Ending(Arc<State>);
@@ -38,24 +37,11 @@ impl Ending {
     /// When signals cannot be listened for.
     pub(crate) fn watch() -> io::Result<Self> {
         let state = Arc::new(State::default());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Registered before anything is started, so that no signal can come too early.
-        let entered = runtime.enter();
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        drop(entered);
         let watched = Arc::clone(&state);
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hang_up.recv() => {}
-                }
-            });
+        interrupt::listen(move |_| {
             watched.clear();
-            std::process::exit(if watched.held.load(Ordering::Relaxed) { 0 } else { INTERRUPTED });
+            let held = watched.held.load(Ordering::Relaxed);
+            std::process::exit(if held { 0 } else { interrupt::EXIT_CODE });
         })?;
         Ok(Self(state))
     }
@@ -111,41 +97,20 @@ impl State {
     fn clear(&self) {
         let mut leftovers = self.lock();
         leftovers.over = true;
-        if let Some(child) = leftovers.child.take() {
-            end(child, PATIENCE);
+        if let Some(mut child) = leftovers.child.take() {
+            child::end(&mut child, PATIENCE);
         }
         drop(leftovers.folder.take());
     }
 }
 
-/// Asks a process to end, insists after a while, and reaps it. Each step may find it gone already,
-/// which is what is wanted.
-fn end(mut child: Child, patience: Duration) {
-    if let Ok(None) = child.try_wait() {
-        let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-    }
-    let asked = Instant::now();
-    while asked.elapsed() < patience {
-        if !matches!(child.try_wait(), Ok(None)) {
-            return;
-        }
-        thread::sleep(POLL);
-    }
-    drop(child.kill());
-    drop(child.wait());
-}
-
-/// What a shell reports for a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
 /// More than the proxy's own default grace, so that it is killed only when it hangs.
 const PATIENCE: Duration = Duration::from_secs(8);
-const POLL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::path::Path;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     use super::*;
 
@@ -172,17 +137,5 @@ mod tests {
         ending.clear();
         let start = || panic!("started after the end");
         assert!(ending.adopt(start, |_| ()).is_err());
-    }
-
-    #[test]
-    fn a_process_that_ignores_the_request_to_end_is_killed_after_a_while() {
-        let script = "trap '' TERM; echo deaf; while :; do sleep 0.1; done";
-        let mut command = Command::new("sh");
-        let mut child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-        // Only once it has said so is it deaf; before, the signal would simply end it.
-        child.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
-        let (id, patience, asked) = (child.id(), Duration::from_millis(300), Instant::now());
-        end(child, patience);
-        assert!(gone(id) && asked.elapsed() >= patience);
     }
 }

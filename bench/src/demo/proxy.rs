@@ -3,20 +3,19 @@
 //! A folder of manifests in, a [`Proxy`] that is ready out. Nothing here looks into the proxy: it
 //! is started, asked for nothing but its line of JSON, and measured from outside.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustix::process::Pid;
 use serde_json::Value;
 
 use super::ending::Ending;
+use crate::{child, meter};
 
 /// A proxy that is ready to serve.
 pub(crate) struct Proxy {
@@ -26,7 +25,7 @@ pub(crate) struct Proxy {
     pub(crate) io: String,
     /// How many cores it uses.
     pub(crate) cores: u64,
-    id: u32,
+    id: i32,
 }
 
 impl Proxy {
@@ -47,9 +46,12 @@ impl Proxy {
         // A group of its own: Ctrl-C reaches this program alone, which then ends the proxy.
         command.process_group(0);
         let (id, stdout) = ending
-            .adopt(|| command.spawn(), |child| (child.id(), child.stdout.take()))
+            .adopt(
+                || command.spawn(),
+                |child| (Pid::from_child(child).as_raw_pid(), child.stdout.take()),
+            )
             .with_context(|| format!("starting {}: is it built?", program.display()))?;
-        let lines = first_line(stdout.context("a proxy without stdout")?)?;
+        let lines = child::first_line(stdout.context("a proxy without stdout")?)?;
         let Ok(line) = lines.recv_timeout(READY_WAIT) else {
             bail!("the proxy did not become ready within {} s", READY_WAIT.as_secs());
         };
@@ -65,49 +67,10 @@ impl Proxy {
         })
     }
 
-    /// User and system time of all its threads so far, in seconds; see proc(5), `stat`.
-    ///
-    /// # Errors
-    /// When the process is gone.
-    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id))?;
-        let ticks = ticks_in(&stat).context("unreadable /proc/…/stat")?;
-        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    /// User and system time of all its threads so far, in seconds; 0 once it is gone.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        meter::cpu_seconds(&[self.id])
     }
-}
-
-/// `utime` and `stime`, fields 14 and 15. The name, field 2, may hold spaces and parentheses, so
-/// counting begins after the last parenthesis.
-fn ticks_in(stat: &str) -> Option<u64> {
-    let (_, after) = stat.rsplit_once(')')?;
-    let mut fields = after.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
-    Some(fields.next()?.ok()? + fields.next()?.ok()?)
-}
-
-/// The first line, as soon as there is one; the empty line if there is none. What follows is read
-/// and dropped, so that the proxy can always write.
-fn first_line(stdout: ChildStdout) -> anyhow::Result<Receiver<String>> {
-    let (sender, receiver) = channel();
-    thread::Builder::new().spawn(move || {
-        let mut reader = BufReader::new(stdout);
-        let mut line = String::new();
-        drop(reader.read_line(&mut line));
-        drop(sender.send(line));
-        drop(std::io::copy(&mut reader, &mut std::io::sink()));
-    })?;
-    Ok(receiver)
 }
 
 const READY_WAIT: Duration = Duration::from_secs(20);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processor_time_is_read_behind_any_name() {
-        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 30 12 0 0 20";
-        assert_eq!(ticks_in(stat), Some(42));
-        assert_eq!(ticks_in("7 (a) S 1"), None);
-    }
-}

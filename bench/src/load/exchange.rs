@@ -142,6 +142,7 @@ impl Caller {
         Ok(count)
     }
 
+    /// Sends head and body; false when the answer came before all had left.
     async fn write(&mut self, ask: &Ask<'_>) -> Result<bool, Fault> {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
@@ -158,11 +159,15 @@ impl Caller {
         }
         let sent = line.send(&head).await;
         self.head = head;
-        sent?;
+        if !sent? {
+            return Ok(false);
+        }
         for piece in pieces {
             match piece {
                 Piece::Bytes(bytes) => {
-                    line.send(bytes).await?;
+                    if !line.send(bytes).await? {
+                        return Ok(false);
+                    }
                     self.tally.sent(bytes.len());
                 }
                 Piece::File(file, from, count) => {

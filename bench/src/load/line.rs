@@ -6,16 +6,14 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::io;
 
 use rustix::fs::sendfile;
 use rustix::net::{RecvFlags, recv};
-use rustls::ClientConnection;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::sealed::Sealed;
 use super::target::Endpoint;
 use crate::memory::Pages;
 use crate::wire::malformed;
@@ -23,14 +21,9 @@ use crate::wire::malformed;
 /// An open connection.
 pub(crate) struct Line {
     stream: TcpStream,
-    tls: Option<Box<Tls>>,
+    sealed: Option<Box<Sealed>>,
     ahead: Vec<u8>,
     start: usize,
-}
-
-struct Tls {
-    session: ClientConnection,
-    plain: Vec<u8>,
 }
 
 /// Room that all connections of a thread read into; nothing stays in it.
@@ -52,16 +45,13 @@ impl Line {
         }
         let stream = socket.connect(endpoint.address).await?;
         stream.set_nodelay(true)?;
-        let mut line = Self { stream, tls: None, ahead: Vec::new(), start: 0 };
+        let mut line = Self { stream, sealed: None, ahead: Vec::new(), start: 0 };
         if let Some(tunnel) = &endpoint.tunnel {
             line.send(tunnel.as_bytes()).await?;
             line.tunnelled().await?;
         }
         if let Some((config, name)) = &endpoint.tls {
-            let session = ClientConnection::new(Arc::clone(config), name.clone());
-            let session = session.map_err(io::Error::other)?;
-            line.tls = Some(Box::new(Tls { session, plain: Vec::new() }));
-            line.shake_hands().await?;
+            line.sealed = Some(Box::new(Sealed::begin(&line.stream, config, name).await?));
         }
         Ok(line)
     }
@@ -71,54 +61,43 @@ impl Line {
         if self.start < self.ahead.len() {
             return true;
         }
-        let mut byte = [0];
-        match &mut self.tls {
-            None => !would_block(&self.stream.try_read(&mut byte)),
-            Some(tls) => {
-                let read = tls.session.read_tls(&mut Nonblocking(&self.stream));
-                if would_block(&read) {
-                    return false;
-                }
-                // A session ticket is no news; an end or an alert is.
-                let state = tls.session.process_new_packets();
-                !read.is_ok_and(|count| count > 0)
-                    || !state.is_ok_and(|state| {
-                        !state.peer_has_closed() && state.plaintext_bytes_to_read() == 0
-                    })
-            }
+        match &mut self.sealed {
+            None => self.has_news(),
+            Some(sealed) => sealed.is_over(&self.stream),
         }
     }
 
-    /// Whether bytes wait to be read. Under TLS nobody can tell, so it says no.
-    pub(crate) fn has_news(&self) -> bool {
+    /// Whether bytes wait to be read, or the end has come, as far as it was noticed while sending.
+    pub(crate) fn has_news(&mut self) -> bool {
+        if let Some(sealed) = &mut self.sealed {
+            return sealed.has_news();
+        }
         let mut byte = [0];
         let peek = || recv(&self.stream, &mut byte[..], RecvFlags::PEEK).map_err(io::Error::from);
-        self.tls.is_none() && self.stream.try_io(Interest::READABLE, peek).is_ok()
+        let peeked = self.stream.try_io(Interest::READABLE, peek);
+        !matches!(peeked, Err(cause) if cause.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends `bytes`.
+    /// Sends `bytes`; false when news came before all had left.
     ///
     /// # Errors
     /// What the socket says.
-    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let count = match &mut self.tls {
-                None => match self.stream.try_write(bytes) {
-                    Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
-                        self.stream.writable().await?;
-                        0
-                    }
-                    written => written?,
-                },
-                Some(tls) => {
-                    let count = tls.session.writer().write(bytes)?;
-                    flush(&self.stream, tls).await?;
-                    count
-                }
-            };
-            bytes = bytes.get(count..).unwrap_or_default();
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
+        if let Some(sealed) = &mut self.sealed {
+            return sealed.send(&self.stream, bytes).await;
         }
-        Ok(())
+        while !bytes.is_empty() {
+            match self.stream.try_write(bytes) {
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
+                    if self.has_news() {
+                        return Ok(false);
+                    }
+                }
+                written => bytes = bytes.get(written?..).unwrap_or_default(),
+            }
+        }
+        Ok(true)
     }
 
     /// Sends up to `most` bytes of `file` from `offset`; how many. It may be woken by news instead
@@ -132,33 +111,18 @@ impl Line {
         mut offset: u64,
         most: usize,
     ) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else {
-            let send = || Ok(sendfile(&self.stream, file, Some(&mut offset), most)?);
-            return match self.stream.try_io(Interest::WRITABLE, send) {
-                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
-                    self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
-                    Ok(0)
-                }
-                other => other,
-            };
-        };
-        let mut plain = std::mem::take(&mut tls.plain);
-        plain.resize(SEALED_BYTES, 0);
-        let most = most.min(SEALED_BYTES);
-        let read = file.read_at(plain.get_mut(..most).unwrap_or_default(), offset);
-        let sent = match read {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                let piece = plain.get(..count).unwrap_or_default();
-                self.send(piece).await.map(|()| count)
-            }
-            Err(cause) => Err(cause),
-        };
-        if let Some(tls) = &mut self.tls {
-            tls.plain = plain;
+        if let Some(sealed) = &mut self.sealed {
+            return sealed.send_file(&self.stream, file, offset, most).await;
         }
-        sent
+        let send = || Ok(sendfile(&self.stream, file, Some(&mut offset), most)?);
+        match self.stream.try_io(Interest::WRITABLE, send) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
+                Ok(0)
+            }
+            other => other,
+        }
     }
 
     /// What was read ahead and not used yet.
@@ -218,8 +182,8 @@ impl Line {
         most: usize,
         mut look: Look<'_>,
     ) -> io::Result<usize> {
-        if let Some(tls) = &mut self.tls {
-            return read_sealed(&self.stream, tls, scratch, most, look).await;
+        if let Some(sealed) = &mut self.sealed {
+            return sealed.read(&self.stream, scratch, most, look).await;
         }
         // On TCP this flag means: count the bytes, copy none.
         let flags = if look.is_some() { RecvFlags::empty() } else { RecvFlags::TRUNC };
@@ -260,97 +224,7 @@ impl Line {
         let said = String::from_utf8_lossy(first);
         Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("CONNECT answered {said}")))
     }
-
-    async fn shake_hands(&mut self) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else {
-            return Ok(());
-        };
-        while tls.session.is_handshaking() {
-            flush(&self.stream, tls).await?;
-            if tls.session.is_handshaking() && more(&self.stream, tls).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        flush(&self.stream, tls).await
-    }
-}
-
-async fn flush(stream: &TcpStream, tls: &mut Tls) -> io::Result<()> {
-    while tls.session.wants_write() {
-        match tls.session.write_tls(&mut Nonblocking(stream)) {
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            written => drop(written?),
-        }
-    }
-    Ok(())
-}
-
-/// Reads records; how many bytes of them.
-async fn more(stream: &TcpStream, tls: &mut Tls) -> io::Result<usize> {
-    loop {
-        match tls.session.read_tls(&mut Nonblocking(stream)) {
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
-            read => {
-                let count = read?;
-                tls.session.process_new_packets().map_err(io::Error::other)?;
-                return Ok(count);
-            }
-        }
-    }
-}
-
-async fn read_sealed(
-    stream: &TcpStream,
-    tls: &mut Tls,
-    scratch: &Scratch,
-    most: usize,
-    mut look: Look<'_>,
-) -> io::Result<usize> {
-    loop {
-        let read = {
-            let mut pages = scratch.borrow_mut();
-            let bytes = pages.bytes();
-            let most = most.min(bytes.len());
-            let room = bytes.get_mut(..most).unwrap_or_default();
-            let read = tls.session.reader().read(room);
-            if let (Ok(count), Some(look)) = (&read, &mut look) {
-                look(room.get(..*count).unwrap_or_default());
-            }
-            read
-        };
-        match read {
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
-                flush(stream, tls).await?;
-                more(stream, tls).await?;
-            }
-            other => return other,
-        }
-    }
-}
-
-fn would_block(read: &io::Result<usize>) -> bool {
-    matches!(read, Err(cause) if cause.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// A socket as rustls wants to see one.
-struct Nonblocking<'a>(&'a TcpStream);
-
-impl Read for Nonblocking<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(into)
-    }
-}
-
-impl Write for Nonblocking<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 const AHEAD_STEP: usize = 16 << 10;
 const AHEAD_MAX: usize = 64 << 10;
-const SEALED_BYTES: usize = 256 << 10;

@@ -12,7 +12,7 @@ use super::*;
 use crate::caller::{Caller, Content};
 use crate::framing::{Body, FIELDS_MAX, Fields};
 use crate::registry::{Registry, Settings};
-use crate::wire::Wire;
+use crate::wire::{Take, Wire};
 
 const ROBOT: (&str, &str) = ("robot$load", "right");
 
@@ -334,38 +334,60 @@ fn answers_in_chunks_are_read_to_their_last() {
     }
 }
 
+/// Refuses three uploads, each within its body, of which it reads no more while it hangs on.
+fn refuse_early(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) {
+    let mut held = Vec::new();
+    for stream in listener.incoming().take(3) {
+        let (stream, wait) = (stream.unwrap(), Duration::from_secs(30));
+        let session = tls.map(|tls| ServerConnection::new(Arc::clone(tls)).unwrap());
+        let mut wire = match session {
+            Some(session) => Wire::secured(stream, wait, session).unwrap(),
+            None => Wire::new(stream, wait).unwrap(),
+        };
+        wire.head(parse).unwrap();
+        let location = "Location: /v2/team/load/blobs/uploads/x";
+        let started = format!("HTTP/1.1 202 Go\r\n{location}\r\nContent-Length: 0\r\n\r\n");
+        wire.send(started.as_bytes(), false).unwrap();
+        wire.head(parse).unwrap();
+        let (mut scratch, mut read) = (vec![0; 64 << 10], 0);
+        while read < 3 << 20 {
+            read += wire.read_some(&mut scratch, Take::Drop).unwrap();
+        }
+        wire.send(b"HTTP/1.1 413 Big\r\nContent-Length: 0\r\n\r\n", false).unwrap();
+        held.push(wire);
+    }
+}
+
 #[test]
-fn an_upload_that_is_refused_early_ends_early() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let asked = AtomicU64::new(0);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // It answers the head of each PUT, reads nothing of its body, and hangs on.
-            let mut held = Vec::new();
-            for stream in listener.incoming().take(3) {
-                let mut out = stream.unwrap();
-                let wire = Wire::new(out.try_clone().unwrap(), Duration::from_secs(30));
-                let mut wire = wire.unwrap();
-                let answers = [
-                    "202 Go\r\nLocation: /v2/team/load/blobs/uploads/x\r\nContent-Length: 0",
-                    "413 Big\r\nContent-Length: 0",
-                ];
-                for answer in answers {
-                    wire.head(parse).unwrap();
-                    asked.fetch_add(1, Ordering::Relaxed);
-                    out.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).unwrap();
-                }
-                held.push(wire);
-            }
+fn an_upload_that_is_refused_early_ends_early_in_the_clear_and_under_tls() {
+    let (config, pem) = identity();
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), pem).unwrap();
+    for (tls, scenario) in [
+        (None, Scenario::Push),
+        (None, Scenario::PushChunked),
+        (Some(&config), Scenario::Push),
+        (Some(&config), Scenario::PushChunked),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        thread::scope(|scope| {
+            let refusing = scope.spawn(|| refuse_early(&listener, tls));
+            let outcome = load(&Plan {
+                target: format!("{scheme}://localhost:{port}"),
+                ca: tls.map(|_| ca.path().to_owned()),
+                size: Some(64 << 20),
+                chunk_bytes: 32 << 10,
+                concurrency: 1,
+                requests: Some(3),
+                ..plan(scenario, listener.local_addr().unwrap())
+            });
+            refusing.join().unwrap();
+            assert_found(&outcome, "status 413", 3);
+            assert!(outcome.load.bytes_up < 100 << 20, "{scheme}: {}", outcome.load.bytes_up);
         });
-        let push = plan(Scenario::Push, address);
-        let plan = Plan { size: Some(64 << 20), concurrency: 1, requests: Some(3), ..push };
-        let outcome = load(&plan);
-        assert_found(&outcome, "status 413", 3);
-        assert!(outcome.load.bytes_up < 100 << 20);
-    });
-    assert_eq!(asked.into_inner(), 6);
+    }
 }
 
 #[test]
@@ -447,8 +469,8 @@ fn a_forward_proxy_is_asked_for_whole_urls_with_its_own_credential() {
     assert!(fields.len() > 12 && fields.iter().all(|field| field == "Basic cG9kOnRva2Vu"));
 }
 
-/// Speaks TLS and relays what is in it to `registry`, `Host` and all; its certificate in PEM.
-fn sealed(registry: SocketAddr) -> (SocketAddr, String) {
+/// Our side of TLS as `localhost`, and its certificate in PEM.
+fn identity() -> (Arc<ServerConfig>, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -458,7 +480,12 @@ fn sealed(registry: SocketAddr) -> (SocketAddr, String) {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    let config = Arc::new(config);
+    (Arc::new(config), made.cert.pem())
+}
+
+/// Speaks TLS and relays what is in it to `registry`, `Host` and all; its certificate in PEM.
+fn sealed(registry: SocketAddr) -> (SocketAddr, String) {
+    let (config, pem) = identity();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -468,7 +495,7 @@ fn sealed(registry: SocketAddr) -> (SocketAddr, String) {
             thread::spawn(move || relay_sealed(sealed, registry));
         }
     });
-    (address, made.cert.pem())
+    (address, pem)
 }
 
 /// Copies both ways on one thread: whichever side has nothing to say is asked again soon.

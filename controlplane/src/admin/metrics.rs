@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::Status;
+use crate::login::Numbers;
 
 /// What is shown.
 pub struct Exposed {
@@ -26,6 +27,8 @@ pub struct Exposed {
     pub counters: AllCounters,
     /// `io_uring` or `epoll`.
     pub driver: &'static str,
+    /// The counts of logins at registries.
+    pub logins: Arc<Numbers>,
     /// Counts the lines that the log dropped.
     pub dropped: Option<ErrorCounter>,
 }
@@ -72,6 +75,7 @@ impl Collector for Exposed {
         self.connections(&mut page)?;
         self.callers_tls(&mut page)?;
         self.registries(&mut page)?;
+        self.logins(&mut page)?;
         page.histogram("exchange_duration", "From a request's first byte to its end", || {
             self.counters.iter().map(|core| &core.duration)
         })?;
@@ -202,6 +206,11 @@ impl Exposed {
             sum(|core| &core.resends),
         )?;
         page.counter(
+            "registry_redirects",
+            "Requests sent to where a registry redirected",
+            sum(|core| &core.redirects),
+        )?;
+        page.counter(
             "pipes_lent",
             "Bodies that were spliced through a pipe",
             sum(|core| &core.pipes_lent),
@@ -216,6 +225,38 @@ impl Exposed {
             "verdicts_remembered",
             "Verdicts about callers taken from memory",
             sum(|core| &core.verdicts_remembered),
+        )
+    }
+
+    fn logins(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let own = &self.logins;
+        page.counter("login_probes", "Requests that tried a credential", own.probes.get())?;
+        page.counter(
+            "login_probes_refused",
+            "Probes whose credential the registry refused",
+            own.probes_refused.get(),
+        )?;
+        page.counter(
+            "login_standings_refused",
+            "Times a credential was put aside for a while",
+            own.standings_refused.get(),
+        )?;
+        page.counter("token_fetches", "Tokens asked of token services", own.fetches.get())?;
+        page.counter("token_failures", "Token requests without a token", own.failures.get())?;
+        page.counter(
+            "logins_refused",
+            "Requests refused unsent because the credential is put aside",
+            self.sum(|core| &core.logins_refused),
+        )?;
+        page.counter(
+            "logins_repeated",
+            "Requests sent again with another token or credential",
+            self.sum(|core| &core.logins_repeated),
+        )?;
+        page.counter(
+            "login_questions",
+            "Questions about logins at registries",
+            self.sum(|core| &core.login_questions),
         )
     }
 

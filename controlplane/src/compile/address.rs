@@ -66,6 +66,15 @@ pub fn parse(address: &str) -> Result<(Origin, String), Refusal> {
     Ok((Origin { scheme, host: host.into(), port }, base_path(path)?))
 }
 
+/// A host alone, with a port or without one, in the form that [`Origin`] has it.
+pub fn host(text: &str) -> Result<(String, Option<u16>), Refusal> {
+    if text.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'\\') {
+        return Err(Refusal::Character);
+    }
+    let (host, port) = host_and_port(text)?;
+    Ok((host, port.map(number).transpose()?))
+}
+
 /// What of an address may be shown in a message: nothing, if a user, password or query may be in
 /// it.
 pub(super) fn shown(address: &str) -> &str {

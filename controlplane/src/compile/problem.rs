@@ -71,6 +71,22 @@ pub enum Cause {
     /// A value of the parameter `api`.
     #[error("the parameter api is {0}: write off, read or full")]
     Api(String),
+    /// A value of the parameter `redirects`.
+    #[error("the parameter redirects is {0}: write follow or pass")]
+    Redirects(String),
+    /// A host in one of the lists of hosts.
+    #[error("the parameter {parameter} has the host {host:?}, which {why}")]
+    Host {
+        /// `redirectHosts` or `tokenHosts`.
+        parameter: &'static str,
+        /// As it is written.
+        host: String,
+        /// What is wrong with it.
+        why: Refusal,
+    },
+    /// A list of hosts that is no text.
+    #[error("the parameter {0} is {1}: write hosts with or without a port, between commas")]
+    Hosts(&'static str, String),
     /// An auth type that the class does not have.
     #[error("spec.auth.name {0:?} is not an auth type of the class: write basicAuth")]
     AuthName(String),

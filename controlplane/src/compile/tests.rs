@@ -1,4 +1,4 @@
-use dataplane::vocabulary::Trust;
+use dataplane::vocabulary::{ApiPolicy, Trust};
 use expect_test::expect;
 
 use super::*;

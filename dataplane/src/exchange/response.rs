@@ -6,12 +6,14 @@
 
 use std::cell::Cell;
 use std::io::IoSlice;
+use std::time::SystemTime;
 
-use super::{Ahead, Next};
+use super::{Ahead, Next, Ready, held};
 use crate::accept::Inbound;
 use crate::account::Record;
 use crate::body::Framing;
 use crate::connect::{self, Outlet};
+use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
 use crate::parse::Version;
 use crate::reply;
@@ -22,14 +24,15 @@ use crate::worker::Core;
 /// Brings the registry's answer to the caller.
 pub(super) async fn answer(
     inbound: &Inbound,
-    mut outlet: Outlet,
-    back: rewrite::ReturnPath,
+    ready: Ready,
     answered: Answered,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
 ) -> Result<Next, Error> {
     let Answered { head, framing, early } = answered;
+    let Ready { mut outlet, outbound, shown } = ready;
+    let back = outbound.return_path;
     let close = ahead.close || early || framing == Framing::UntilClose || core.is_draining();
     let next = if early { Next::Linger } else { after(close) };
     let reusable = head.keep_alive() && !early && framing != Framing::UntilClose;
@@ -54,6 +57,13 @@ pub(super) async fn answer(
                 connect::keep(outlet, core);
             }
             return Ok(next);
+        }
+        Reply::Hold(held) => {
+            let (head, back, shown, version) = (&head, &back, &shown, ahead.version);
+            let answer = held::Answer { head, framing, back, held, shown, close, version };
+            if !held::look_through(inbound, &mut outlet, answer, record, core).await? {
+                return Ok(next);
+            }
         }
         Reply::ReplaceBody { status, retry_after } => {
             let bytes = reply::unreadable(status, retry_after.as_deref(), record, close);
@@ -105,15 +115,20 @@ async fn relay(
     })
 }
 
-/// Answers the bare `/v2/`: the caller's token is good.
-pub(super) async fn ping(
+/// Answers what never reaches a registry: the bare `/v2/`, for the caller's token is good, and the
+/// token service, whose token would open the registry without us.
+pub(super) async fn own(
     inbound: &Inbound,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
 ) -> Next {
     let close = ahead.close || core.is_draining();
-    let bytes = reply::ping(record.method == "HEAD", close);
+    let head_only = record.method == "HEAD";
+    let bytes = match record.route {
+        Route::Token => reply::token(SystemTime::now(), head_only, close),
+        _ => reply::ping(head_only, close),
+    };
     record.status = 200;
     record.end = Some(say(inbound, &bytes, core).await);
     after(close)
@@ -135,7 +150,8 @@ pub(super) async fn refuse(
     if close { Next::Linger } else { Next::Another }
 }
 
-async fn say(inbound: &Inbound, bytes: &[u8], core: &Core) -> Result<(), Error> {
+/// Sends the caller `bytes`, an answer that is whole.
+pub(super) async fn say(inbound: &Inbound, bytes: &[u8], core: &Core) -> Result<(), Error> {
     let mut parts = [IoSlice::new(bytes)];
     let said = inbound.transport.write_all(&mut parts, core.limits.body_progress_wait).await;
     said.map_err(|_| Error::new(Stage::Stream, Kind::CallerGone))

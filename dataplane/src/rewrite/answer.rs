@@ -24,12 +24,23 @@ pub(crate) enum Reply {
     Relay(Answer),
     /// An answer of our own; the registry's body is not relayed.
     Replace(Kind),
+    /// The registry's answer, once it has been looked through; see [`super::looked_through`].
+    Hold(Held),
     /// The registry's status with a body of our own: no client of a registry reads HTML.
     ReplaceBody {
         status: u16,
         /// The registry's `Retry-After`.
         retry_after: Option<Box<str>>,
     },
+}
+
+/// Why an answer is looked through before it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// It is an error, which may show what the registry was asked with.
+    Error,
+    /// It shows accounts of Harbor, with their secrets.
+    Accounts,
 }
 
 /// See [`super::response`].
@@ -41,6 +52,10 @@ pub(super) fn reply(
     caller_version: Version,
 ) -> Result<Reply, Kind> {
     match head.status {
+        // The credential never went there. To a client 401 would mean that its own token is bad.
+        401 if back.storage.is_some() => {
+            return Ok(Reply::ReplaceBody { status: 403, retry_after: None });
+        }
         // Harbor says 401 for a wrong password, a missing right and an unknown project alike; the
         // caller's own token was good, so it must not hear 401.
         401 => return Ok(Reply::Replace(Kind::CredentialRefused)),
@@ -50,30 +65,51 @@ pub(super) fn reply(
         400.. if back.route != Route::Api && has_body(framing) && !is_json(head) => {
             return Ok(Reply::ReplaceBody { status: head.status, retry_after: retry_after(head) });
         }
+        // A storage has never seen the credential.
+        400.. if has_body(framing) && back.storage.is_none() => {
+            return Ok(Reply::Hold(Held::Error));
+        }
+        200..=299 if has_body(framing) && back.shows_accounts => {
+            return Ok(Reply::Hold(Held::Accounts));
+        }
         _ => {}
     }
+    relayed(head, framing, back, keep_alive, caller_version).map(Reply::Relay)
+}
+
+/// The caller's head for an answer that is passed on.
+pub(super) fn relayed(
+    head: &ResponseHead,
+    framing: Framing,
+    back: &ReturnPath,
+    keep_alive: bool,
+    caller_version: Version,
+) -> Result<Answer, Kind> {
     let location = location(head, back)?;
     let mut bytes = Vec::with_capacity(head.fields.head_bytes() * 2 + ROOM_FOR_OUR_FIELDS);
     push(&mut bytes, ["HTTP/1.1 ", &head.status.to_string(), " ", head.reason(), "\r\n"]);
     fields::of_response(&head.fields, &mut bytes);
+    if let Some(digest) = kept_digest(head, back) {
+        fields::push(&mut bytes, DIGEST.as_bytes(), digest);
+    }
     if let Some(location) = location {
         fields::push(&mut bytes, b"Location", location.as_bytes());
     }
-    for value in head.fields.all("link") {
+    for value in head.fields.all("link").filter(|_| back.storage.is_none()) {
         if let Some(link) = link(value, back)? {
             fields::push(&mut bytes, b"Link", link.as_bytes());
         }
     }
     push_framing(&mut bytes, head, framing, keep_alive, caller_version);
     bytes.extend_from_slice(b"\r\n");
-    Ok(Reply::Relay(Answer { head: bytes, status: head.status }))
+    Ok(Answer { head: bytes, status: head.status })
 }
 
 /// The caller's `Location`, where an answer of this status has one (RFC 9110 §10.2.2, and 202 and
 /// 204 in the distribution API).
 fn location(head: &ResponseHead, back: &ReturnPath) -> Result<Option<String>, Kind> {
     let redirects = (300..=399).contains(&head.status);
-    if !redirects && !matches!(head.status, 201 | 202 | 204) {
+    if back.storage.is_some() || (!redirects && !matches!(head.status, 201 | 202 | 204)) {
         return Ok(None);
     }
     let mut values = head.fields.all("location");
@@ -92,7 +128,7 @@ fn location(head: &ResponseHead, back: &ReturnPath) -> Result<Option<String>, Ki
         }
         Some(Place::Secured(path)) => Ok(Some(path)),
         // A blob store's pre-signed address; the caller fetches it without our credential.
-        Some(Place::Elsewhere) if redirects && is_blob_read(back) => {
+        Some(Place::Elsewhere) if redirects && back.passes_redirects && is_blob_read(back) => {
             Ok(str::from_utf8(value).ok().map(str::to_owned))
         }
         Some(Place::Elsewhere) => {
@@ -100,6 +136,35 @@ fn location(head: &ResponseHead, back: &ReturnPath) -> Result<Option<String>, Ki
         }
         None => Err(Kind::RegistryMalformed("the registry's Location leads out of its API")),
     }
+}
+
+/// See [`super::redirection`].
+pub(super) fn redirection<'a>(head: &'a ResponseHead, back: &ReturnPath) -> Option<&'a [u8]> {
+    if back.passes_redirects || !is_blob_read(back) || !is_redirection(head.status) {
+        return None;
+    }
+    let mut values = head.fields.all("location");
+    let value = match (values.next(), values.next()) {
+        (Some(value), None) => value,
+        _ => return None,
+    };
+    match place(value, back) {
+        Some(Place::Here(_) | Place::Secured(_)) => None,
+        Some(Place::Elsewhere) | None => Some(value),
+    }
+}
+
+/// Whether the status sends a reader to the address in `Location` (RFC 9110 §15.4).
+pub(crate) fn is_redirection(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
+/// The digest that the registry gave for what a storage now answers, unless that gives one. Of an
+/// error it would say nothing true.
+fn kept_digest<'a>(head: &ResponseHead, back: &'a ReturnPath) -> Option<&'a [u8]> {
+    let digest = back.storage.as_ref()?.digest.as_deref()?;
+    let own = head.fields.get(DIGEST).is_some();
+    (!own && matches!(head.status, 200 | 206 | 304)).then_some(digest)
 }
 
 fn is_blob_read(back: &ReturnPath) -> bool {
@@ -147,7 +212,8 @@ fn is_json(head: &ResponseHead) -> bool {
     main == b"application/json" || main.ends_with(b"+json")
 }
 
-fn retry_after(head: &ResponseHead) -> Option<Box<str>> {
+/// The registry's `Retry-After`, if it is a short text.
+pub(crate) fn retry_after(head: &ResponseHead) -> Option<Box<str>> {
     let value = str::from_utf8(head.fields.get("retry-after")?).ok()?;
     let text = |byte: u8| (b' '..=b'~').contains(&byte);
     (value.len() <= RETRY_AFTER_BYTES_MAX && value.bytes().all(text)).then(|| value.into())
@@ -184,6 +250,8 @@ fn push_framing(
     }
 }
 
+/// The field by which a registry says what it sends (distribution-spec end-2, end-3).
+pub(super) const DIGEST: &str = "Docker-Content-Digest";
 /// The status line and the framing.
 const ROOM_FOR_OUR_FIELDS: usize = 512;
 /// A date is 29 bytes.

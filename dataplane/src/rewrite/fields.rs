@@ -5,12 +5,16 @@
 
 use crate::parse::Fields;
 
-/// Copies the caller's fields that the registry may see.
-pub(super) fn of_request(fields: &Fields, head: &mut Vec<u8>) {
+/// Copies the caller's fields that the registry may see. `plain`: the answer is to be whole and not
+/// encoded, so that it can be looked through.
+pub(super) fn of_request(fields: &Fields, plain: bool, head: &mut Vec<u8>) {
     let names_some = fields.get("connection").is_some();
     for (name, value) in fields.iter() {
         let named = names_some && fields.has_token("connection", name);
         if named || is_hop_by_hop(name) || is_callers_own(name) {
+            continue;
+        }
+        if plain && is_any(name, &["accept-encoding", "range", "if-range"]) {
             continue;
         }
         // Harbor takes this agent for a part of itself and keeps no record of what it does.
@@ -20,6 +24,9 @@ pub(super) fn of_request(fields: &Fields, head: &mut Vec<u8>) {
             other => other,
         };
         push(head, name, value);
+    }
+    if plain {
+        push(head, b"Accept-Encoding", b"identity");
     }
 }
 

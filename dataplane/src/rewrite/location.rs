@@ -23,8 +23,7 @@ pub(super) enum Place {
 /// Where `reference` leads. `None` if it is malformed, ambiguous, or leaves the API.
 pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
     let text = str::from_utf8(reference).ok()?;
-    let inner = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte);
-    if text.is_empty() || !text.bytes().all(inner) || text.starts_with("//") {
+    if text.is_empty() || !text.bytes().all(is_reference_byte) || text.starts_with("//") {
         return None;
     }
     let (head, query) = match text.split_once('?') {
@@ -59,6 +58,14 @@ pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
     Some(if secured { Place::Secured(path) } else { Place::Here(path) })
 }
 
+/// Whether a URI reference without a fragment may hold `byte` (RFC 3986 §2, appendix A): visible
+/// ASCII without `"<>\^`{|}` and `#`, as ranges, because an upload's state is a thousand bytes
+/// long.
+pub(crate) fn is_reference_byte(byte: u8) -> bool {
+    let punctuation = matches!(byte, b'!' | b'=' | b']' | b'_' | b'~');
+    punctuation || matches!(byte, b'$'..=b';' | b'?'..=b'[' | b'a'..=b'z')
+}
+
 /// The path without the base path of the connector's address, if it has it: a registry that does
 /// not know what it is mounted under leaves it out.
 fn below_base<'a>(path: &'a str, back: &ReturnPath) -> Option<&'a str> {
@@ -66,7 +73,8 @@ fn below_base<'a>(path: &'a str, back: &ReturnPath) -> Option<&'a str> {
     stripped.filter(|rest| rest.starts_with('/')).or(Some(path)).filter(|path| !path.is_empty())
 }
 
-fn scheme_of(text: &str) -> Option<Scheme> {
+/// http or https, in any case.
+pub(crate) fn scheme_of(text: &str) -> Option<Scheme> {
     match text {
         _ if text.eq_ignore_ascii_case("http") => Some(Scheme::Http),
         _ if text.eq_ignore_ascii_case("https") => Some(Scheme::Https),
@@ -88,7 +96,7 @@ fn is_ours(authority: &str, scheme: Scheme, back: &ReturnPath) -> Option<bool> {
 }
 
 /// Host without brackets, and port; `None` for user information and everything else odd.
-fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => {
             host.parse::<std::net::Ipv6Addr>().ok()?;
@@ -101,11 +109,13 @@ fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
         }
     };
     let port = match port.strip_prefix(':') {
+        // Neither 0 nor a leading one: some read those as octal.
+        Some(digits) if digits.starts_with('0') => return None,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             Some(digits.parse().ok()?)
         }
-        Some(_) => return None,
-        None => None,
+        None if port.is_empty() => None,
+        _ => return None,
     };
     Some((host, port))
 }
@@ -128,7 +138,10 @@ fn stays_within(path: &str, back: &ReturnPath) -> bool {
 /// Whether no percent sign hides a dot, a slash, a percent sign or a control character. Harbor's
 /// own `%252F` may stand in a path of its API.
 fn escapes_are_plain(segment: &str) -> bool {
-    segment.split('%').skip(1).all(|part| {
+    let Some((_, escapes)) = segment.split_once('%') else {
+        return true;
+    };
+    escapes.split('%').all(|part| {
         let code = part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
         match code {
             Some(b'%') => part.get(2..4).is_some_and(|next| next.eq_ignore_ascii_case("2f")),

@@ -11,8 +11,10 @@ use crate::vocabulary::ConnectorRef;
 
 /// What happens to a mount whose source is the connector's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mount {
+pub(crate) enum Mount {
+    /// It is asked for.
     Keep,
+    /// It goes: a plain upload is asked for.
     Drop,
 }
 
@@ -41,6 +43,7 @@ pub(super) fn rewritten<'a>(
     }
     let from = query.split('&').find_map(|pair| value(pair, "from"));
     let source = from.and_then(|from| source(from, target.form(), connector));
+    let source = source.map(|source| source.replace('/', "%2F"));
     let source = if mount == Mount::Keep { source } else { None };
     let drops_mount = (from.is_some() && source.is_none()) || mount == Mount::Drop;
 
@@ -70,6 +73,15 @@ pub(super) fn rewritten<'a>(
     Rewritten { text: (!text.is_empty()).then_some(Cow::Owned(text)), mounts }
 }
 
+/// The repository of `connector` that `target` asks to mount from, if there is one.
+pub(super) fn mount_source(target: &Target, connector: &ConnectorRef) -> Option<String> {
+    if *target.resource() != Resource::UploadStart {
+        return None;
+    }
+    let from = target.query()?.split('&').find_map(|pair| value(pair, "from"))?;
+    source(from, target.form(), connector)
+}
+
 /// The value of `pair`, if it is a parameter of that name.
 fn value<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
     let (known, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -94,5 +106,5 @@ fn source(from: &str, form: Form, connector: &ConnectorRef) -> Option<String> {
         (None, Form::Path) => return None,
     };
     let is_good = name::is_repository(repository) && repository.contains('/');
-    is_good.then(|| repository.replace('/', "%2F"))
+    is_good.then(|| repository.to_owned())
 }

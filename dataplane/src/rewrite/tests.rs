@@ -8,8 +8,9 @@ use super::*;
 use crate::body;
 use crate::fuzzing::{self, CREDENTIAL, Dice, connector, limits};
 use crate::parse;
+use crate::pool::Key;
 use crate::target;
-use crate::vocabulary::{ApiPolicy, Connector, ConnectorRef, Scheme};
+use crate::vocabulary::{Access, ApiPolicy, Connector, ConnectorRef, Credential, Scheme};
 
 const P: &str = "/v2/namespaces/ci/connectors/h";
 const PUSH: &str = "POST /v2/namespaces/ci/connectors/h/p/r/blobs/uploads/";
@@ -24,11 +25,18 @@ fn routed_by(line: &str, fields: &str, change: impl FnOnce(&mut Connector)) -> R
     let framing = body::of_request(&head).unwrap();
     let mut connector = connector(ConnectorRef::new("ci", "h"));
     change(&mut connector);
-    Routed { head, target, framing, connector: Arc::new(connector) }
+    let account = Arc::new(Key::of(&connector));
+    Routed { head, target, framing, connector: Arc::new(connector), account }
 }
 
 fn routed(line: &str, fields: &str) -> Routed {
     routed_by(line, fields, |_| {})
+}
+
+/// The registry's request, with what the connector has of its own.
+fn request(routed: &Routed, request_id: &str) -> Result<Outbound, Kind> {
+    let presented = Presented::own(&routed.connector.access)?;
+    super::request(routed, &presented, Mount::Keep, request_id)
 }
 
 /// The registry's head, with the credential and the fields that are always there taken out.
@@ -59,6 +67,7 @@ fn answered_by(line: &str, answer: &str, change: impl FnOnce(&mut Connector)) ->
         Ok(Reply::Relay(answer)) => {
             String::from_utf8(answer.head).unwrap().trim_end().replace("\r\n", "\n")
         }
+        Ok(Reply::Hold(held)) => format!("held: {held:?}"),
         Ok(Reply::Replace(kind)) => format!("replace: {}", kind.facts().word),
         Ok(Reply::ReplaceBody { status, retry_after }) => format!("body: {status} {retry_after:?}"),
         Err(kind) => kind.facts().word.to_owned(),
@@ -202,7 +211,7 @@ fn a_connector_that_cannot_be_used_sends_nothing() {
     assert_eq!(request(&routed, "id-1").map(|_| ()).unwrap_err(), Kind::ConnectorUnready);
     let routed = routed_by("GET /api/v2.0/robots", "", |connector| {
         connector.access = Access::Credential(Arc::new(Credential {
-            authorization: crate::vocabulary::Secret::new(b"Basic x\r\nX: y".to_vec()),
+            authorization: Secret::new(b"Basic x\r\nX: y".to_vec()),
             version: "1".into(),
         }));
     });
@@ -262,7 +271,8 @@ fn a_refused_mount_can_be_asked_for_as_an_upload() {
     let mount =
         routed(&format!("{PUSH}?mount=sha256:ab&from=namespaces/ci/connectors/h/q/s&a=b"), "");
     assert!(request(&mount, "id-1").unwrap().mounts);
-    let plain = request_without_mount(&mount, "id-1").unwrap();
+    let presented = Presented::own(&mount.connector.access).unwrap();
+    let plain = super::request(&mount, &presented, Mount::Drop, "id-1").unwrap();
     assert!(!plain.mounts);
     assert!(plain.head.starts_with(b"POST /v2/p/r/blobs/uploads/?a=b HTTP/1.1\r\n"));
     assert!(!request(&routed(PUSH, ""), "id-1").unwrap().mounts);
@@ -471,7 +481,13 @@ fn harbors_api_is_linked_and_located_too() {
     );
     assert_eq!(field(&answered(line, &answer("Location: /c/login"))), "registry-malformed");
     let html = "500 x\nContent-Type: text/html\nContent-Length: 5\n";
-    assert!(answered(line, html).starts_with("HTTP/1.1 500 x"));
+    assert_eq!(answered(line, html), "held: Error");
+    let accounts = "200 x\nContent-Type: application/json\nContent-Length: 5\n";
+    for path in ["users", "users/3", "users/current"] {
+        let line = format!("GET /api/v2.0/{path}");
+        assert_eq!(answered(&line, accounts), "held: Accounts", "{path}");
+    }
+    assert!(answered(line, accounts).starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -496,7 +512,7 @@ fn an_error_that_no_client_can_read_gets_a_body_of_ours() {
     assert_eq!(answered(&line, "502 x\n"), "body: 502 None");
     for json in ["application/json; charset=utf-8", "Application/Problem+JSON"] {
         let answer = answered(&line, &format!("404 x\nContent-Type: {json}\nContent-Length: 5\n"));
-        assert!(answer.starts_with("HTTP/1.1 404 x\n"), "{answer}");
+        assert_eq!(answer, "held: Error");
     }
     assert!(answered(&line, "404 x\nContent-Length: 0\n").starts_with("HTTP/1.1 404"));
 }

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::io::IoSlice;
+use std::iter;
 use std::mem;
 
 use zeroize::Zeroizing;
@@ -149,15 +150,25 @@ impl<'a> Sink<'a> {
 
     /// Sends `batch`, and before it the head if that has not gone yet.
     async fn send(&mut self, batch: Batch<'_>) -> Result<(), Broken> {
-        let mut slices = Vec::with_capacity(batch.parts.len() + 1);
-        slices.push(IoSlice::new(&self.head));
-        slices.extend(batch.parts.iter().map(|part| match part {
+        let slices = batch.parts.iter().map(|part| match part {
             Part::Framing(from, until) => {
                 IoSlice::new(batch.framing.get(*from..*until).unwrap_or_default())
             }
             Part::Payload(payload) => IoSlice::new(payload),
-        }));
-        let sent = self.to.write_all(&mut slices, self.limits.body_progress_wait).await;
+        });
+        let slices = iter::once(IoSlice::new(&self.head)).chain(slices);
+        // A head and a small body need no memory to be sent together.
+        let mut few = [IoSlice::new(&[]); FEW_PARTS];
+        let mut many = Vec::new();
+        let room = match few.get_mut(..=batch.parts.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(batch.parts.len() + 1, IoSlice::new(&[]));
+                many.as_mut_slice()
+            }
+        };
+        room.iter_mut().zip(slices).for_each(|(slot, slice)| *slot = slice);
+        let sent = self.to.write_all(room, self.limits.body_progress_wait).await;
         self.head = Zeroizing::default();
         sent.map_err(|_| Broken::SinkGone)
     }
@@ -206,5 +217,7 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// A head, a chunk's head and its data.
+const FEW_PARTS: usize = 4;
 /// The kernel takes 1,024 pieces a call (`IOV_MAX`).
 const PARTS_MAX: usize = 512;

@@ -6,13 +6,14 @@
 
 use std::cell::Cell;
 use std::io;
+use std::time::{Duration, Instant};
 
 use super::passage::Broken;
 use super::sink::Sink;
 use crate::body::{ChunkPlace, Step};
 use crate::io::Socket;
 use crate::limits::Limits;
-use crate::pipes::Pipe;
+use crate::pipes::{BYTES_MIN, Pipe};
 
 /// Moves `left` bytes from one socket to the other.
 pub(super) async fn length(
@@ -23,14 +24,50 @@ pub(super) async fn length(
     moved: &Cell<u64>,
     limits: &Limits,
 ) -> Result<(), Broken> {
+    let mut piece = Piece::default();
     while left > 0 {
-        let count = fill(from, pipe, left, limits).await?;
+        let count = fill(from, pipe, left.min(piece.bytes), limits).await?;
         left = left.saturating_sub(count);
         // From here on the receiver may see it.
         moved.set(moved.get() + count);
-        drain(to, pipe, left > 0, limits).await?;
+        let waited = drain(to, pipe, left > 0, limits).await?;
+        piece.adapt(count, waited, pipe);
     }
     Ok(())
+}
+
+/// How much is taken at a time: what a receiver does not take stays in the pipe. Large for who
+/// keeps up, because every piece costs the same calls; small for who makes us wait.
+struct Piece {
+    bytes: u64,
+    /// How many in a row were full, and taken without delay.
+    full: u32,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { bytes: BYTES_MIN as u64, full: 0 }
+    }
+}
+
+impl Piece {
+    /// `count` bytes went through `pipe`, and `waited` for their receiver.
+    fn adapt(&mut self, count: u64, waited: Duration, pipe: &mut Pipe) {
+        if waited >= SLOW_WAIT {
+            *self = Self { bytes: SLOW_PIECE_BYTES, full: 0 };
+            pipe.shrink();
+            return;
+        }
+        // A pipe may be full of small packets with less in it than asked for.
+        self.full = if count > self.bytes / 2 { self.full + 1 } else { self.full };
+        if self.full >= PIECES_UNTIL_LARGER {
+            self.full = 0;
+            if self.bytes * 2 > pipe.bytes() as u64 {
+                pipe.grow();
+            }
+            self.bytes = (self.bytes * 2).min(pipe.bytes() as u64);
+        }
+    }
 }
 
 /// Moves chunk after chunk, each with its head, as long as heads are written as we would write
@@ -45,19 +82,25 @@ pub(super) async fn chunks(
     if sink.decoder.chunk_place() == Some(ChunkPlace::Head) {
         sink.settle().await?;
     }
+    let begun = sink.moved.get();
     loop {
+        if sink.moved.get() - begun >= CHUNKED_UNTIL_LARGER {
+            pipe.grow();
+        }
         let framing = match sink.decoder.chunk_place() {
             Some(ChunkPlace::Data(_)) => 0,
             Some(ChunkPlace::Head | ChunkPlace::AfterData) => {
                 match next_head(from, to, pipe, sink).await? {
                     Some(length) => length,
-                    None => return drain(to, pipe, false, sink.limits).await,
+                    None => break,
                 }
             }
-            _ => return drain(to, pipe, false, sink.limits).await,
+            _ => break,
         };
         one_chunk(from, to, pipe, sink, framing).await?;
     }
+    drain(to, pipe, false, sink.limits).await?;
+    Ok(())
 }
 
 /// Looks at the head of the next chunk without taking it. `None`: it is not one that may pass.
@@ -137,19 +180,27 @@ async fn fill(from: &Socket, pipe: &mut Pipe, left: u64, limits: &Limits) -> Res
     }
 }
 
-/// Empties the pipe into the receiver.
-async fn drain(to: &Socket, pipe: &mut Pipe, more: bool, limits: &Limits) -> Result<(), Broken> {
+/// Empties the pipe into the receiver, and says how long that made us wait.
+async fn drain(
+    to: &Socket,
+    pipe: &mut Pipe,
+    more: bool,
+    limits: &Limits,
+) -> Result<Duration, Broken> {
+    let mut waited = Duration::ZERO;
     while pipe.held > 0 {
         match to.try_splice_out(pipe, more) {
             Ok(()) => to.fairly().await,
             Err(error) if is_blocked(&error) => {
+                let since = Instant::now();
                 let writable = to.writable(limits.body_progress_wait).await;
                 writable.map_err(|_| Broken::SinkGone)?;
+                waited += since.elapsed();
             }
             Err(_) => return Err(Broken::SinkGone),
         }
     }
-    Ok(())
+    Ok(waited)
 }
 
 async fn await_readable(from: &Socket, limits: &Limits) -> Result<(), Broken> {
@@ -169,6 +220,14 @@ fn is_blocked(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// A receiver that takes nothing for so long is slow.
+const SLOW_WAIT: Duration = Duration::from_millis(100);
+/// What a slow receiver gets at a time.
+const SLOW_PIECE_BYTES: u64 = 16 << 10;
+/// How many full pieces in a row make the next ones larger.
+const PIECES_UNTIL_LARGER: u32 = 8;
+/// How much of a chunked body makes its pipe larger.
+const CHUNKED_UNTIL_LARGER: u64 = 512 << 10;
 /// CR LF, sixteen digits, CR LF.
 const HEAD_BYTES_MAX: usize = 20;
 /// Below it a look and a splice cost more than the copy.

@@ -1,7 +1,9 @@
 //! Harbor's own API: which of its paths may pass, by the connector's policy.
 //!
 //! A path in, leave or refusal out. Under [`ApiPolicy::Read`] nothing passes that mints or reveals
-//! a credential, or makes Harbor talk to somebody else.
+//! a credential, or makes Harbor talk to somebody else. Under [`ApiPolicy::Full`] the connector's
+//! owner has chosen that it may; what makes sessions (`/c/…`) stands outside of the API and never
+//! passes, nor do the settings that Harbor's parts read from one another.
 
 use crate::error::Kind;
 use crate::parse::Method;
@@ -18,14 +20,29 @@ pub(crate) fn api_permits(policy: ApiPolicy, method: Method, path: &str) -> Resu
     let beyond_reading = Kind::PolicyDenied(
         "this part of Harbor's API passes only where the class parameter api is full",
     );
+    let never = Kind::PolicyDenied("this part of Harbor's API is for Harbor's own parts");
     let path = path.strip_prefix(ROOT).ok_or(closed)?;
     match policy {
         ApiPolicy::Off => Err(closed),
+        ApiPolicy::Full if is_internal(path) => Err(never),
         ApiPolicy::Full => Ok(()),
         ApiPolicy::Read if !matches!(method, Method::Get | Method::Head) => Err(beyond_reading),
         ApiPolicy::Read if is_reading(path) => Ok(()),
         ApiPolicy::Read => Err(beyond_reading),
     }
+}
+
+/// Whether an answer to this path, which begins with [`ROOT`], shows accounts: of an OIDC user with
+/// `oidc_user_meta.secret`, which logs that user in (src/server/v2.0/handler/model/user.go).
+pub(crate) fn shows_users(path: &str) -> bool {
+    let rest = path.strip_prefix(ROOT).and_then(|path| path.strip_prefix("users"));
+    // Deeper ones show no account, and lose nothing by being looked through.
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Settings with every secret in clear, that Harbor's own parts read (`internalconfig`).
+fn is_internal(path: &str) -> bool {
+    path.split('/').next().is_some_and(|first| first.eq_ignore_ascii_case("internalconfig"))
 }
 
 /// Projects and what is stored in them, labels, and how the system is.

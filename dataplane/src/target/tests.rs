@@ -136,6 +136,11 @@ fn harbors_api_has_both_forms() {
     check_at("POST /api/v2.0/robots", "c-h.ci", Ok("api ci/h Host /api/v2.0/robots"));
     let nested = "/api/v2.0/projects/p/repositories/a%252Fb/artifacts/sha256%3Aab/tags";
     check_at(&format!("GET {nested}"), "c-h.ci", Ok(&format!("api ci/h Host {nested}")));
+    let token = "service/token?service=harbor-registry&scope=repository%3Aa%2Fb%3Apull";
+    check_at(&format!("GET /{token}"), "c-h.ci", Ok("token ci/h Host /service/token"));
+    let in_path = format!("GET /namespaces/ci/connectors/h/{token}");
+    check_at(&in_path, "proxy", Ok("token ci/h Path /service/token"));
+    check_at("POST /service/token", "c-h.ci", Err("method-not-allowed"));
     for path in [
         "/api/v2.0/",
         "/api/v2.0/projects/",
@@ -148,7 +153,9 @@ fn harbors_api_has_both_forms() {
         "/api/v2.0/projects//x",
         "/api/v2.0/x%3Ay",
         "/api/v2.0;x/projects",
-        "/service/token",
+        "/service/token/",
+        "/service/tokens",
+        "/namespaces/ci/connectors/h/service/token/x",
         "/",
         "/namespaces/ci/connectors/h/v2/p/r/manifests/v1",
         "/namespaces/ci/connectors/h/v2/",
@@ -394,6 +401,8 @@ fn reading_harbors_api_reveals_no_credential() {
         "pingx",
     ] {
         assert!(!permits(Read, Method::Get, path), "{path}");
+        let internal = path == "internalconfig";
+        assert_eq!(permits(Full, Method::Get, path), !internal, "{path}");
     }
 }
 

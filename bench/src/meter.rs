@@ -1,4 +1,4 @@
-//! What the kernel says a contender costs: processor time, memory, and bytes held in pipes.
+//! What the kernel says a process costs: processor time, memory, and bytes held in pipes.
 //!
 //! Process numbers in, figures out, all from proc(5). A process that is gone costs nothing more.
 
@@ -10,7 +10,7 @@ use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_getpipe_size;
 
 /// A process and everything it started, directly or not.
-pub(super) fn family(first: i32) -> Vec<i32> {
+pub(crate) fn family(first: i32) -> Vec<i32> {
     let mut parents: BTreeMap<i32, i32> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -33,7 +33,7 @@ pub(super) fn family(first: i32) -> Vec<i32> {
 ///
 /// The scheduler's count of a thread is exact but goes with the thread; the process's own count
 /// keeps ended threads but comes in ticks of a hundredth. The larger of the two is the better.
-pub(super) fn cpu_seconds(family: &[i32]) -> f64 {
+pub(crate) fn cpu_seconds(family: &[i32]) -> f64 {
     family.iter().map(|process| ticks(*process).max(scheduled(*process))).sum()
 }
 
@@ -57,13 +57,16 @@ fn scheduled(process: i32) -> f64 {
 /// A number of proc(5), `stat`, by its place after the name: 0 is the state. The name may hold
 /// spaces and parentheses, so counting begins after the last one.
 fn stat_field(process: i32, place: usize) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    field_in(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?, place)
+}
+
+fn field_in(stat: &str, place: usize) -> Option<u64> {
     let (_, after) = stat.rsplit_once(')')?;
     after.split_ascii_whitespace().nth(place)?.parse().ok()
 }
 
 /// The proportional set size of a family, in KiB: pages shared with others count by their share.
-pub(super) fn pss_kib(family: &[i32]) -> f64 {
+pub(crate) fn pss_kib(family: &[i32]) -> f64 {
     let of = |process: &i32| {
         let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
@@ -74,7 +77,7 @@ pub(super) fn pss_kib(family: &[i32]) -> f64 {
 
 /// What a family's pipes hold, in KiB: the bytes in them now, rounded up to pages, and the kernel's
 /// table of each, 40 bytes a page of capacity. Capacity itself costs nothing until it is filled.
-pub(super) fn pipes_kib(family: &[i32]) -> f64 {
+pub(crate) fn pipes_kib(family: &[i32]) -> f64 {
     let mut counted = BTreeSet::new();
     let mut bytes = 0;
     for process in family {
@@ -127,6 +130,13 @@ mod tests {
         assert_eq!(family(id), [id]);
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_field_is_found_behind_any_name() {
+        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 30 12 0 0 20";
+        assert_eq!((field_in(stat, PARENT), field_in(stat, USER)), (Some(1), Some(30)));
+        assert_eq!(field_in("7 (a) S 1", USER), None);
     }
 
     #[test]

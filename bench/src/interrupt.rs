@@ -1,41 +1,37 @@
-//! Ctrl-C: once to end the load, twice to end the program.
+//! Ctrl-C, SIGTERM and the terminal's end, for verbs that clear up before they end.
 //!
-//! Signals in, a flag out that becomes true.
+//! Signals in, calls out, on a thread of their own.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A flag that Ctrl-C or SIGTERM sets; the second of them ends the process.
+/// Calls `told` at each signal from now on: with 1, with 2, and so on.
 ///
 /// # Errors
 /// When signals cannot be listened for.
-pub(crate) fn watch() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+pub(crate) fn listen(mut told: impl FnMut(u32) + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Registered before anything is started, so that no signal can come too early.
     let entered = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     drop(entered);
-    let set = Arc::clone(&stop);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            loop {
+        for time in 1.. {
+            runtime.block_on(async {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {}
                 }
-                if set.swap(true, Ordering::Relaxed) {
-                    std::process::exit(EXIT_CODE);
-                }
-            }
-        });
+            });
+            told(time);
+        }
     })?;
-    Ok(stop)
+    Ok(())
 }
 
 /// What a shell reports for a program that Ctrl-C ended.

@@ -1,0 +1,249 @@
+//! Speaks to a registry, or to its token service, on the control plane's own behalf.
+//!
+//! One bounded GET in; a status, fields and a small body out, or a word that tells why there is
+//! none. Every address is checked when it is dialled, redirections are not followed, and whoever
+//! asks decides what it may show to whom.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dataplane::error::Kind;
+use dataplane::vocabulary::{Origin, Scheme, Secret, Trust};
+use dataplane::{is_forbidden, tls_config};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, HOST, HeaderMap,
+    HeaderValue, USER_AGENT,
+};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+/// One request. Its target is in origin form; `purpose` stands in the `User-Agent`.
+pub struct Ask<'a> {
+    /// Where to.
+    pub origin: &'a Origin,
+    /// Who vouches for that origin's certificate.
+    pub trust: &'a Trust,
+    /// Path and query.
+    pub target: &'a str,
+    /// The value of `Authorization`, if any.
+    pub authorization: Option<&'a Secret>,
+    /// What it is for: `probe` or `token`.
+    pub purpose: &'static str,
+}
+
+/// A whole answer. Its body is wiped: it may hold a token.
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The fields.
+    pub fields: HeaderMap,
+    /// The body, at most [`BODY_BYTES_MAX`].
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The name has no address.
+    #[error("its name has no address")]
+    Unresolved,
+    /// Its addresses are never dialled.
+    #[error("its address is one that is never dialled")]
+    Forbidden,
+    /// Nobody listens there, or nobody answers the connection.
+    #[error("it cannot be reached")]
+    Unreachable,
+    /// Its certificate is not trusted.
+    #[error("its certificate is not trusted")]
+    Untrusted,
+    /// It accepted the connection and did not answer in time.
+    #[error("it does not answer in time")]
+    Silent,
+    /// What it answers is no HTTP, or encoded.
+    #[error("its answer cannot be read")]
+    Malformed,
+    /// The body is longer than any honest one.
+    #[error("its answer is too long")]
+    TooLarge,
+}
+
+impl Failure {
+    /// What a caller is told whose request needs that registry: the same as if its own request had
+    /// failed so. `None` where another request may well succeed.
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Unresolved => Some(Kind::RegistryUnresolved),
+            Self::Forbidden => Some(Kind::RegistryForbidden),
+            Self::Unreachable => Some(Kind::RegistryUnreachable),
+            Self::Untrusted => Some(Kind::RegistryUntrusted),
+            Self::Silent | Self::Malformed | Self::TooLarge => None,
+        }
+    }
+}
+
+/// Opens connections.
+pub struct Dialer {
+    connect_wait: Duration,
+    loopback_allowed: bool,
+    tls: Mutex<HashMap<u64, TlsConnector>>,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// `connect_wait` is for one address; loopback is dialled only where the source allows it.
+    pub fn new(connect_wait: Duration, loopback_allowed: bool) -> Self {
+        Self { connect_wait, loopback_allowed, tls: Mutex::default() }
+    }
+
+    /// Asks once, on a connection of its own.
+    pub async fn get(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
+        let request = request(ask).ok_or(Failure::Malformed)?;
+        let connecting = timeout(self.connect_wait * 2, self.connect(ask.origin));
+        let socket = connecting.await.unwrap_or(Err(Failure::Unreachable))?;
+        match ask.origin.scheme {
+            Scheme::Http => answered(socket, request).await,
+            Scheme::Https => {
+                let secured = timeout(HANDSHAKE_WAIT, self.secure(socket, ask));
+                let secured = secured.await.unwrap_or(Err(Failure::Unreachable))?;
+                answered(secured, request).await
+            }
+        }
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<TcpStream, Failure> {
+        let found = lookup_host((&*origin.host, origin.port)).await;
+        let mut failure = Failure::Unresolved;
+        for address in found.map_err(|_| Failure::Unresolved)? {
+            if is_forbidden(address.ip(), self.loopback_allowed) {
+                failure = Failure::Forbidden;
+                continue;
+            }
+            match timeout(self.connect_wait, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(_)) | Err(_) => failure = Failure::Unreachable,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn secure(
+        &self,
+        socket: TcpStream,
+        ask: &Ask<'_>,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+        let name = ServerName::try_from(ask.origin.host.to_string());
+        let name = name.map_err(|_| Failure::Untrusted)?;
+        let connector = self.connector(ask.trust)?;
+        connector.connect(name, socket).await.map_err(|cause| match cause.kind() {
+            // rustls reports what it found wrong as invalid data; all else is the network's doing.
+            io::ErrorKind::InvalidData => Failure::Untrusted,
+            _ => Failure::Unreachable,
+        })
+    }
+
+    /// The TLS configuration of a trust, made when first needed.
+    fn connector(&self, trust: &Trust) -> Result<TlsConnector, Failure> {
+        let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = known.get(&trust.id) {
+            return Ok(connector.clone());
+        }
+        let config = tls_config(trust).map_err(|_| Failure::Untrusted)?;
+        if known.len() >= TRUSTS_MAX {
+            known.clear();
+        }
+        let connector = TlsConnector::from(Arc::new(config));
+        known.insert(trust.id, connector.clone());
+        Ok(connector)
+    }
+}
+
+fn request(ask: &Ask<'_>) -> Option<Request<Empty<Bytes>>> {
+    let agent = concat!("harbor-connector/", env!("CARGO_PKG_VERSION"));
+    let mut request = Request::get(ask.target)
+        .header(HOST, ask.origin.authority())
+        .header(USER_AGENT, format!("{agent} ({})", ask.purpose))
+        .header(ACCEPT, "application/json")
+        .header(ACCEPT_ENCODING, "identity")
+        .header(CONNECTION, "close")
+        .body(Empty::new())
+        .ok()?;
+    if let Some(authorization) = ask.authorization {
+        let mut value = HeaderValue::from_bytes(authorization.expose()).ok()?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    Some(request)
+}
+
+async fn answered<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Reply, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let exchange = async {
+        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| Failure::Malformed)?;
+        let driving = Driving(tokio::spawn(async move {
+            // What ends the connection is told to whoever waits for the answer.
+            let _ = connection.await;
+        }));
+        let answer = sender.send_request(request).await.map_err(|_| Failure::Malformed)?;
+        let reply = read(answer).await;
+        drop(driving);
+        reply
+    };
+    timeout(ANSWER_WAIT, exchange).await.unwrap_or(Err(Failure::Silent))
+}
+
+/// Ends the connection with whoever waited for its answer.
+struct Driving(tokio::task::JoinHandle<()>);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn read(answer: Response<Incoming>) -> Result<Reply, Failure> {
+    let (head, mut body) = answer.into_parts();
+    let coding = head.headers.get(CONTENT_ENCODING);
+    if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Failure::Malformed);
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::Malformed)?;
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        if bytes.len() + data.len() > BODY_BYTES_MAX {
+            return Err(Failure::TooLarge);
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(Reply { status: head.status.as_u16(), fields: head.headers, body: bytes })
+}
+
+/// A token of 8 KiB is rare; no honest answer comes near this.
+pub const BODY_BYTES_MAX: usize = 128 << 10;
+const HEAD_BYTES_MAX: usize = 64 << 10;
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+/// Harbor holds a failed login back for 1.5 s; a directory behind it may take a few more.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+const TRUSTS_MAX: usize = 1024;
