@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use crate::support::caller::{basic, listing, proxied, request};
 use crate::support::dockerd::{self, Dockerd, Surroundings};
 use crate::support::image::Layout;
-use crate::support::manifests::{ca_secret, connector};
+use crate::support::manifests::{anonymous_connector, ca_secret, connector};
 use crate::support::programs::{Job, lacking};
 use crate::support::{
     Answer, Broken, Caller, DockerRegistry, FakeRegistry, Manifests, PASSWORD, PREFIX, Proxy,
@@ -256,11 +256,8 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     let registry = FakeRegistry::obliging();
     let own = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let own = own.expect("a free address").to_string();
-    let manifests = Manifests::for_registry(&registry.url()).with_connector(
-        "ci",
-        "loop",
-        &format!("http://{own}"),
-    );
+    let text = anonymous_connector("ci", "loop", &format!("http://{own}"));
+    let manifests = Manifests::for_registry(&registry.url()).with("loop.yaml", &text);
     let flags = ["--listen", &own, "--service-names", "proxy.system.svc"];
     let proxy = Proxy::start(&manifests, &flags);
     let at = proxy.ready["listen"].as_str().expect("an address").to_owned();

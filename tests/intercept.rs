@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use crate::support::caller::{Hello, basic, request, upload};
+use crate::support::caller::{Hello, basic, listing, request, upload};
 use crate::support::manifests::{connector, right};
 use crate::support::{
     Answer, Broken, Caller, FakeRegistry, HOST, Manifests, PASSWORD, PREFIX, Proxy, TOKEN, answer,
@@ -245,6 +245,32 @@ fn the_first_message_may_come_in_any_pieces_and_anything_else_ends_the_tunnel() 
     tunnel().with_tls(&many).expect("TLS 1.2, and the protocol that both speak");
     tunnel().with_tls(&Hello { alpn: &[], ..Hello::to(NAME, &ca) }).expect("no protocol at all");
     assert!(registry.is_untouched());
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_the_tunnel_loses_nothing() {
+    let registry = FakeRegistry::obliging();
+    let proxy = proxy(&registry);
+    let ca = proxy.ca();
+    let mut session = Hello::to(NAME, &ca).session();
+    let mut text = format!(
+        "CONNECT {AT} HTTP/1.1\r\nHost: {AT}\r\nProxy-Authorization: {}\r\n\r\n",
+        listing("ci/harbor", TOKEN)
+    )
+    .into_bytes();
+    session.write_tls(&mut text).expect("a message");
+    let caller = proxy.caller();
+    let mut socket = caller.sending_half();
+    socket.write_all(&text).expect("the proxy reads");
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        socket.read_exact(&mut byte).expect("an answer");
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200 "));
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).expect("a handshake");
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn eight_gibibytes_pass_in_every_framing_and_leave_no_trace_in_memory() {
 
 #[test]
 fn a_gibibyte_each_way_through_an_intercepted_tunnel_leaves_no_trace_in_memory() {
-    let registry = bottomless(Way::Length);
+    let registry = format!("http://{}", bottomless(Way::Length));
     let at = "harbor.example.com";
     let more = format!("  addressExtensions:\n  - {{name: public, value: \"https://{at}\"}}\n");
     let manifests = Manifests::for_registry(&registry)
@@ -150,7 +150,8 @@ fn a_gibibyte_each_way_through_an_intercepted_tunnel_leaves_no_trace_in_memory()
     let proxy = Proxy::start(&manifests, &[]);
     let inside = || {
         let mut caller = proxy.caller();
-        assert_eq!(caller.connect_to(&format!("{at}:443"), "ci/harbor").status, 200);
+        let answer = caller.connect_to(&format!("{at}:443"), "ci/harbor");
+        assert_eq!(answer.status, 200, "{}", answer.reason);
         caller.with_tls(&Hello::to(at, &proxy.ca())).expect("TLS")
     };
     let ping = format!("GET /v2/ HTTP/1.1\r\nHost: {at}\r\n\r\n");

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use dataplane::{Dataplane, Own, Settings};
+use crossbeam::channel::Sender;
+use dataplane::snapshot::Publisher;
+use dataplane::{Dataplane, LoginQuestion, Own, Settings};
 use serde_json::Value;
 use tokio::runtime::{self, Runtime};
 use tracing_subscriber::filter::ParseError;
@@ -22,7 +24,9 @@ use tracing_subscriber::filter::ParseError;
 pub(crate) use self::authority::default_folder;
 use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
+use crate::authority::Authority;
 use crate::authority::commission::{self, Workshop};
+use crate::authority::folder::Folder as CaFolder;
 use crate::bridge;
 use crate::config::ProxyFlags;
 use crate::login::Desk;
@@ -79,10 +83,7 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
     let own = own(flags, &listen, &listen_tls);
     let bundle = ca.as_ref().map(|(folder, _)| folder.bundle());
     let runtime = control_runtime()?;
-    let dialer = Dialer::new(flags.bounds.connect_seconds, LOOPBACK_ALLOWED);
-    let desk = Desk::open(runtime.handle(), publication.snapshots(), dialer);
-    let (login_questions, logins_asked) = bridge::login_channel();
-    bridge::answer_logins(logins_asked, Arc::clone(&desk))?;
+    let (login_questions, desk) = logins(flags, &runtime, publication.snapshots())?;
     let admin_address = admin.local_addr()?;
     let dataplane = Dataplane::start(Settings {
         listeners,
@@ -99,11 +100,8 @@ pub fn run(flags: &ProxyFlags, folder: PathBuf) -> Result<bool, Error> {
         loopback_allowed: LOOPBACK_ALLOWED,
     })
     .map_err(Error::Dataplane)?;
-    let workshop = ca.map(|(folder, authority)| {
-        let (snapshots, cores) = (publication.snapshots(), dataplane.cores());
-        Workshop { folder, authority, snapshots, own, cores }
-    });
-    commission::answer(wanted, workshop)?;
+    let snapshots = publication.snapshots();
+    commission::answer(wanted, workshop(ca, snapshots, own, &dataplane))?;
     let connectors = publication.snapshots().current().len();
     let seen = Seen::of(Ok(&texts));
     drop(texts);
@@ -185,6 +183,31 @@ fn announce(serving: &Announcement) {
     }
     let ca = ca.as_ref().map(|path| path.display().to_string());
     tracing::info!(?listen, ?listen_tls, %admin, io, cores, connectors, ca, "serving");
+}
+
+/// Who answers questions about logins at registries, and where they go.
+fn logins(
+    flags: &ProxyFlags,
+    runtime: &Runtime,
+    snapshots: Publisher,
+) -> io::Result<(Sender<LoginQuestion>, Arc<Desk>)> {
+    let dialer = Dialer::new(flags.bounds.connect_seconds, LOOPBACK_ALLOWED);
+    let desk = Desk::open(runtime.handle(), snapshots, dialer);
+    let (questions, asked) = bridge::login_channel();
+    bridge::answer_logins(asked, Arc::clone(&desk))?;
+    Ok((questions, desk))
+}
+
+/// Where certificates are made, if there is a CA.
+fn workshop(
+    ca: Option<(CaFolder, Authority)>,
+    snapshots: Publisher,
+    own: Own,
+    dataplane: &Dataplane,
+) -> Option<Workshop> {
+    let (folder, authority) = ca?;
+    let cores = dataplane.cores();
+    Some(Workshop { folder, authority, snapshots, own, cores })
 }
 
 /// Under what callers reach this proxy.

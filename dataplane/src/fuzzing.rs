@@ -3,10 +3,13 @@
 //! Bytes in, out whether they got all the way. The fuzz targets in `tests/fuzz` and the seeded
 //! tests of the modules call these; the program never does (feature `fuzzing`, off by default).
 
+mod forward;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::authorise::listed;
+use self::forward::check_origin;
+pub use self::forward::forward;
 use crate::body::{self, Decoder, Framing, Step};
 use crate::follow::Place;
 use crate::limits::Limits;
@@ -18,7 +21,7 @@ use crate::route::Routed;
 use crate::target::{self, Form, Resource, Target};
 use crate::vocabulary::{
     Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, RedirectPolicy, Redirects,
-    Scheme, Secret, Trust, is_dns_label,
+    Scheme, Secret, Trust,
 };
 
 /// Numbers that look random and follow from their seed (xorshift64*).
@@ -228,39 +231,6 @@ pub fn target(bytes: &[u8]) -> bool {
     assert!(target.rest().contains(target.repository()));
     assert!(target.rest().ends_with(target.reference()));
     true
-}
-
-/// A host has one form, and it is read back as itself.
-fn check_origin(origin: &Origin) {
-    assert!(origin.port > 0 && !origin.host.is_empty() && !origin.host.ends_with('.'));
-    assert!(
-        !origin.host.bytes().any(|byte| byte.is_ascii_uppercase() || b"@/%[] ".contains(&byte))
-    );
-    let again = target::forward::authority(&origin.to_host_and_port());
-    assert_eq!(again, Some((origin.host.clone(), Some(origin.port))));
-}
-
-/// What callers of the forward proxy write: the value of `Proxy-Authorization`, a NUL byte and an
-/// authority.
-pub fn forward(bytes: &[u8]) -> bool {
-    let mut parts = bytes.splitn(2, |byte| *byte == 0);
-    let (value, text) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let limits = limits();
-    let listed = listed::parse(value, &limits);
-    if let Ok((listed, token)) = &listed {
-        assert!((1..=limits.listed_connectors_max).contains(&listed.len()));
-        assert!((1..=limits.token_bytes_max).contains(&token.as_bytes().len()));
-        for one in listed {
-            assert!(is_dns_label(one.namespace()) && is_dns_label(one.name()), "{one}");
-            assert_eq!(listed.iter().filter(|other| *other == one).count(), 1, "{one}");
-        }
-    }
-    let found = str::from_utf8(text).ok().and_then(target::forward::authority);
-    if let Some((host, port)) = &found {
-        let port = port.unwrap_or(443);
-        check_origin(&Origin { scheme: Scheme::Https, host: host.clone(), port });
-    }
-    listed.is_ok() || found.is_some()
 }
 
 fn check_path(target: &Target) {

@@ -143,8 +143,8 @@ pub(crate) fn taken(account: &Arc<Key>, shown: &Shown, core: &Core) {
     }
 }
 
-/// What was `shown` by `account`, so that an answer can be searched for it; `None` where nobody knows
-/// it any more.
+/// What was `shown` by `account`, so that an answer can be searched for it; `None` where nobody
+/// knows it any more.
 pub(crate) fn recalled(account: &Arc<Key>, shown: &Shown, core: &Core) -> Option<Presented> {
     match shown {
         Shown::Nothing => Some(Presented::Nothing),

@@ -6,7 +6,6 @@
 //! most two beats; whoever needs it sharper uses the runtime's timers (`io::within` chooses).
 
 use std::cell::RefCell;
-use std::mem;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ impl Place {
             }
             match waits.places.get_mut(index) {
                 Some(Some((_, known))) if known.will_wake(waker) => None,
-                Some(place) => mem::replace(place, Some((deadline, waker.clone()))),
+                Some(place) => place.replace((deadline, waker.clone())),
                 None => None,
             }
         });
