@@ -12,12 +12,12 @@ use crate::support::fake_registry::robots_authorization;
 use crate::support::harbor::TokenService as Behaviour;
 use crate::support::harbor::{Account, ExpiresIn, Right, Settings};
 use crate::support::image::Layout;
-use crate::support::manifests::{NEXT_PASSWORD, anonymous_connector, connector, secret};
+use crate::support::manifests::{NEXT_PASSWORD, anonymous_connector, ca_secret, connector, secret};
 use crate::support::programs::{Job, lacking};
 use crate::support::token_service::TokenService;
 use crate::support::{
-    DockerRegistry, FakeRegistry, Harbor, Manifests, PASSWORD, PREFIX, Proxy, TOKEN, answer,
-    digest_of, docker_registry, eventually, noise, within,
+    DockerRegistry, FakeRegistry, Harbor, Manifests, PASSWORD, PREFIX, Proxy, TOKEN, TlsStorage,
+    answer, digest_of, docker_registry, eventually, noise, within,
 };
 
 /// The path of a repository through the connector `ci/<name>`.
@@ -327,4 +327,38 @@ fn a_password_that_is_replaced_during_twenty_pushes_is_never_used_again() {
     });
     let probes = registry.probes();
     assert_eq!(probes.len(), 2, "one for each password");
+}
+
+#[test]
+fn a_registry_that_changes_its_ca_is_trusted_as_soon_as_the_secret_says_so() {
+    // F24. What runs goes on over the connection that was trusted when it began.
+    let body = noise(92, 6_000_000);
+    let sent = body.clone();
+    let reply = move |head: &str| {
+        let body = if head.contains("/blobs/") { sent.as_slice() } else { b"{}" };
+        answer(200, "", body)
+    };
+    let mut registry = TlsStorage::answering(reply).taken_for_a_registry();
+    let connector =
+        connector("ci", "harbor", &registry.url(), "  caCertSecretRef: {name: harbor-ca}\n");
+    let manifests = Manifests::for_registry(&registry.url())
+        .with("connector.yaml", &connector)
+        .with("ca.yaml", &ca_secret("ci", "harbor-ca", &registry.ca));
+    let proxy = Proxy::start(&manifests, &[]);
+    let manifest = format!("{PREFIX}/team/app/manifests/v1");
+    assert_eq!(proxy.get(&manifest).status, 200);
+    let mut running = proxy.caller();
+    running.send(request("GET", &format!("{PREFIX}/team/app/blobs/{}", digest_of(&body)), ""));
+    eventually("the blob is asked for", || {
+        registry.heads().iter().any(|head| head.contains("/blobs/")).then_some(())
+    });
+
+    registry.renew();
+    let changed = Instant::now();
+    proxy.write("ca.yaml", &ca_secret("ci", "harbor-ca", &registry.ca));
+    proxy.logged(&["published", "generation=2"]);
+    assert_eq!(proxy.get(&manifest).status, 200, "a handshake with the new CA");
+    assert!(changed.elapsed() < Duration::from_secs(5), "{:?}", changed.elapsed());
+    let pulled = running.answer().expect("an answer");
+    assert_eq!(digest_of(&pulled.body), digest_of(&body));
 }

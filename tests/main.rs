@@ -12,6 +12,7 @@ mod docker;
 mod deny;
 mod harbor;
 mod login;
+mod clients;
 mod rewriting;
 mod redirects;
 mod revealing;
