@@ -300,12 +300,14 @@ fn a_password_that_is_replaced_during_twenty_pushes_is_never_used_again() {
     });
     let proxy = Proxy::in_front_of(&registry);
     let over = AtomicBool::new(false);
+    let pushes: [AtomicU64; 20] = Default::default();
     thread::scope(|scope| {
-        for seed in 0..20 {
+        for (seed, pushes) in (0..).zip(&pushes) {
             let (proxy, over) = (&proxy, &over);
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     upload_blob(proxy, "team/app", &noise(seed, 10_000));
+                    pushes.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -317,8 +319,17 @@ fn a_password_that_is_replaced_during_twenty_pushes_is_never_used_again() {
         eventually("pushes", || (count(PASSWORD) > 40).then_some(()));
         proxy.write("secret.yaml", &secret("ci", "harbor", NEXT_PASSWORD));
         proxy.logged(&["published", "generation=2"]);
+        // What was on its way then has arrived when each has pushed once more.
+        let before = pushes.each_ref().map(|pushes| pushes.load(Ordering::Relaxed));
+        eventually("a push of each", || {
+            let mut both = pushes.iter().zip(before);
+            both.all(|(pushes, before)| pushes.load(Ordering::Relaxed) > before + 1).then_some(())
+        });
         let changed = registry.requests().len();
-        eventually("pushes with the new one", || (count(NEXT_PASSWORD) > 40).then_some(()));
+        let so_far = count(NEXT_PASSWORD);
+        eventually("pushes with the new one", || {
+            (count(NEXT_PASSWORD) > so_far + 40).then_some(())
+        });
         over.store(true, Ordering::Relaxed);
         let old = robots_authorization(PASSWORD);
         for seen in &registry.requests()[changed..] {

@@ -401,3 +401,27 @@ fn the_password_may_change_between_the_post_and_the_put_of_one_upload() {
     assert_eq!(stored.status, 201, "{stored}");
     assert_eq!(registry.blob(&digest_of(&blob)), Some(blob));
 }
+
+#[test]
+fn an_answer_that_meets_the_end_of_a_body_leaves_the_connection_open() {
+    let registry = FakeRegistry::answering(|_| answer(202, "", b""));
+    let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &["--cores", "1"]);
+    let blob = noise(53, 10_000);
+    // A body gives way to others after some hundred kilobytes of its connections', and where that
+    // falls on its last byte the answer can be there first.
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut caller = proxy.caller();
+                let target = format!("{PREFIX}/team/app/blobs/uploads/u");
+                let head = request("PATCH", &target, "Content-Length: 10000\r\n");
+                for _ in 0..100 {
+                    caller.send(&head);
+                    caller.send(&blob);
+                    let sent = caller.answer().expect("an answer");
+                    assert_eq!((sent.status, sent.field("connection")), (202, None), "{sent}");
+                }
+            });
+        }
+    });
+}

@@ -10,6 +10,7 @@ use std::mem;
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use zeroize::Zeroizing;
 
@@ -122,7 +123,10 @@ pub(crate) async fn upload(
         Either::Left((Err(Broken::SourceEnded), _)) => return Err(Kind::CallerGone),
         Either::Left((Err(Broken::TooLong), _)) => return Err(Kind::ManifestTooLarge),
         Either::Left((Err(Broken::SourceMalformed(why)), _)) => return Err(Kind::Malformed(why)),
-        Either::Right((answered, _unsent)) => (Some(answered), true),
+        // The body may have gone and its passage only have given way to others before it said so.
+        Either::Right((answered, unsent)) => {
+            (Some(answered), unsent.now_or_never() != Some(Ok(())))
+        }
     };
     match answered {
         Some(Ok(answered)) => Ok(Answered { early, ..answered }),
