@@ -495,15 +495,18 @@ fn an_upgrade_is_ignored_and_the_http_2_preface_refused() {
 }
 
 #[test]
-fn a_tls_hello_on_the_plain_port_is_closed_at_once() {
-    let table = Table::new();
-    let mut caller = table.proxy.caller();
+fn a_tls_hello_that_never_ends_is_given_up_at_its_deadline() {
+    let registry = FakeRegistry::obliging();
+    let manifests = Manifests::for_registry(&registry.url());
+    let proxy = Proxy::start(&manifests, &["--handshake-seconds", "0.5"]);
+    let mut caller = proxy.caller();
     let started = std::time::Instant::now();
     caller.send_if_taken(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     let ended = caller.end();
     // Go's clients fall back to http when they read HTTP, and when the connection just ends.
     assert_ne!(ended, Broken::Silent);
-    assert!(started.elapsed().as_millis() < 1500, "{:?}", started.elapsed());
+    assert!(started.elapsed().as_millis() < 5000, "{:?}", started.elapsed());
+    assert_eq!(proxy.metric("handshakes_total{end=\"failed\"}"), Some(1.0));
 }
 
 #[test]

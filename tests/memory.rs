@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::caller::request;
+use crate::support::caller::{Hello, request};
 use crate::support::docker_registry::Certificates;
 use crate::support::manifests::{ca_secret, connector};
 use crate::support::programs::lacking;
@@ -138,6 +138,42 @@ fn eight_gibibytes_pass_in_every_framing_and_leave_no_trace_in_memory() {
         let manifests = Manifests::for_registry(&format!("http://{}", bottomless(way)));
         leaves_no_trace(&Proxy::start(&manifests, &[]), way);
     }
+}
+
+#[test]
+fn a_gibibyte_each_way_through_an_intercepted_tunnel_leaves_no_trace_in_memory() {
+    let registry = format!("http://{}", bottomless(Way::Length));
+    let at = "harbor.example.com";
+    let more = format!("  addressExtensions:\n  - {{name: public, value: \"https://{at}\"}}\n");
+    let manifests = Manifests::for_registry(&registry)
+        .with("connector.yaml", &connector("ci", "harbor", &registry, &more));
+    let proxy = Proxy::start(&manifests, &[]);
+    let inside = || {
+        let mut caller = proxy.caller();
+        let answer = caller.connect_to(&format!("{at}:443"), "ci/harbor");
+        assert_eq!(answer.status, 200, "{}", answer.reason);
+        caller.with_tls(&Hello::to(at, &proxy.ca())).expect("TLS")
+    };
+    let ping = format!("GET /v2/ HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    assert_eq!(inside().ask(&ping).status, 200);
+    let before = proxy.memory_peak();
+
+    let mut puller = inside();
+    let blob = format!("/v2/team/app/blobs/sha256:{}", "a".repeat(64));
+    puller.send(format!("GET {blob} HTTP/1.1\r\nHost: {at}\r\n\r\n"));
+    assert_eq!(puller.head().expect("a head").status, 200);
+    puller.skip(1 << 30).expect("a part of the body");
+
+    let mut pusher = inside();
+    let target = format!("/v2/team/app/blobs/uploads/1?digest=sha256:{}", "b".repeat(64));
+    pusher.send(format!("PUT {target} HTTP/1.1\r\nHost: {at}\r\nContent-Length: {BODY}\r\n\r\n"));
+    let piece = vec![7; PIECE];
+    for _ in 0..(1 << 30) / PIECE {
+        pusher.send(&piece);
+    }
+
+    let grown = proxy.memory_peak().saturating_sub(before);
+    assert!(grown <= 8 << 20, "{grown} bytes more");
 }
 
 #[test]

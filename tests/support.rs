@@ -15,6 +15,7 @@ pub(crate) mod image;
 pub(crate) mod kubelet;
 pub(crate) mod leak;
 pub(crate) mod manifests;
+pub(crate) mod netns;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod tls_storage;

@@ -3,7 +3,9 @@
 //! The command line in, one struct per verb out. Nothing is started here. The numbers of
 //! [`Limits`] stand in [`ProxyFlags::limits`], in sight and with their reasons.
 
+mod bounds;
 mod csi;
+mod forward;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -16,7 +18,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::IoMode;
 use dataplane::limits::Limits;
 
+pub use self::bounds::Bounds;
+use self::bounds::seconds;
 pub use self::csi::{CsiFlags, VolumeForm};
+pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
 use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
@@ -37,6 +42,8 @@ pub enum Verb {
     Csi(Box<CsiFlags>),
     /// Compiles the manifests of a folder and prints what is wrong; exit code 1 if anything is.
     Check(CheckFlags),
+    /// Shows the interception CA that `proxy` keeps, or takes the next step of its rotation.
+    Ca(CaFlags),
     /// Prints the custom resource definitions.
     Crds,
 }
@@ -67,6 +74,10 @@ pub struct ProxyFlags {
         value_delimiter = ','
     )]
     pub listen: Vec<SocketAddr>,
+
+    /// TLS with callers, and the forward proxy.
+    #[command(flatten)]
+    pub forward: ForwardFlags,
 
     /// Where /healthz, /readyz and /metrics are.
     #[arg(
@@ -181,70 +192,6 @@ pub struct Reviews {
     pub review_rate: NonZeroU32,
 }
 
-/// The bounds that have a flag. Their defaults hold in production; tests shorten them.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Bounds")]
-pub struct Bounds {
-    /// From the first byte of a request's head to its last. Slower than the slowest honest caller,
-    /// and short enough that a caller who trickles bytes does not keep a place for long.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_HEAD_SECONDS",
-        default_value = "15", value_parser = seconds, hide_short_help = true)]
-    pub head_seconds: Duration,
-
-    /// How long a kept-alive connection may be without a request. Go's HTTP client closes after
-    /// 90 s: it must be the one who closes, or its next request can meet our closing.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_IDLE_CALLER_SECONDS",
-        default_value = "95", value_parser = seconds, hide_short_help = true)]
-    pub idle_caller_seconds: Duration,
-
-    /// How long no byte of a body may move.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_BODY_PROGRESS_SECONDS",
-        default_value = "120", value_parser = seconds, hide_short_help = true)]
-    pub body_progress_seconds: Duration,
-
-    /// From an upload's last byte to the registry's answer: it may hash and copy gigabytes first.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_UPLOAD_ANSWER_SECONDS",
-        default_value = "900", value_parser = seconds, hide_short_help = true)]
-    pub upload_answer_seconds: Duration,
-
-    /// From a request without a body to the registry's answer; below the 30 s at which many
-    /// callers give up, so that they learn why.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_ANSWER_SECONDS",
-        default_value = "25", value_parser = seconds, hide_short_help = true)]
-    pub answer_seconds: Duration,
-
-    /// Connecting to one address of a registry: a SYN is repeated after 1 s and 3 s.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_CONNECT_SECONDS",
-        default_value = "5", value_parser = seconds, hide_short_help = true)]
-    pub connect_seconds: Duration,
-
-    /// After an answer that came before the end of the caller's body: how long the rest is read
-    /// and dropped, so that the answer is not lost to a reset.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_LINGER_SECONDS",
-        default_value = "5", value_parser = seconds, hide_short_help = true)]
-    pub linger_seconds: Duration,
-
-    /// How long an unused connection to a registry is kept. The proxies in front of Harbor close
-    /// theirs after 60 s to 75 s: we must be first.
-    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_IDLE_REGISTRY_SECONDS",
-        default_value = "30", value_parser = seconds, hide_short_help = true)]
-    pub idle_registry_seconds: Duration,
-
-    /// The largest manifest; registries themselves stop at 4 MiB.
-    #[arg(
-        long,
-        value_name = "BYTES",
-        env = "HARBOR_CONNECTOR_MANIFEST_BYTES",
-        default_value = "8388608",
-        hide_short_help = true
-    )]
-    pub manifest_bytes: u64,
-
-    /// Callers' connections at one time; by default what the limit on open files allows.
-    #[arg(long, value_name = "N", env = "HARBOR_CONNECTOR_CONNECTIONS", hide_short_help = true)]
-    pub connections: Option<NonZeroUsize>,
-}
-
 /// See [`IoMode`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Io {
@@ -298,7 +245,17 @@ impl ProxyFlags {
             connect_wait: bounds.connect_seconds,
             // Two dead addresses and then a good one with its handshake.
             connect_total_wait: bounds.connect_seconds * 3,
-            handshake_wait: Duration::from_secs(10),
+            handshake_wait: bounds.handshake_seconds,
+            // What TLS itself allows one handshake message to be, about.
+            hello_bytes_max: 64 << 10,
+            certificate_wait: Duration::from_secs(5),
+            // About 2 KiB each.
+            certificates_max: 4096,
+            // With their names they fit into a head many times over.
+            listed_connectors_max: 64,
+            // A caller opens a new one soon enough, and is asked who it is.
+            interception_age_max: Duration::from_secs(3600),
+            tunnel_idle_wait: bounds.tunnel_idle_seconds,
             // As long as a resolver with two servers needs to try each once.
             resolve_wait: Duration::from_secs(5),
             // A failover by DNS is followed within seconds …
@@ -376,15 +333,6 @@ impl ProxyFlags {
         let left = files_max.saturating_sub(FILES_RESERVED + FILES_PER_CORE * self.cores());
         self.bounds.connections.map_or((left / 2).max(1), NonZeroUsize::get)
     }
-}
-
-/// Seconds, fractions allowed, up to a year.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds".to_owned())?;
-    if !(0.0..=365.0 * 86_400.0).contains(&seconds) {
-        return Err("write a number of seconds between 0 and a year".to_owned());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|cause| cause.to_string())
 }
 
 /// Descriptors of the process itself: listeners, the watch of the folder, admin connections, logs.

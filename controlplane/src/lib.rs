@@ -13,6 +13,7 @@ pub mod review;
 pub mod registry;
 pub mod login;
 pub mod bridge;
+pub mod authority;
 pub mod admin;
 pub mod proxy;
 pub mod csi;

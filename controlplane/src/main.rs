@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use controlplane::config::{CommandLine, Verb};
-use controlplane::{check, csi, proxy};
+use controlplane::{authority, check, csi, proxy};
 
 fn main() -> ExitCode {
     let command = CommandLine::parse();
@@ -30,6 +30,10 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
         Verb::Csi(flags) => {
             drop(out);
             Ok(csi::run(&flags)?)
+        }
+        Verb::Ca(flags) => {
+            authority::folder::step(&flags, &mut out)?;
+            Ok(true)
         }
         Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),
         Verb::Crds => {

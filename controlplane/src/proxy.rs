@@ -3,27 +3,33 @@
 //! Flags in; when it serves a folder or a cluster, one line of JSON on stdout. It ends by a signal:
 //! no new connections, transfers to their end or to the deadline, exit. Runtimes are never dropped.
 
+mod authority;
 mod drain;
 pub(crate) mod process;
 mod publish;
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use dataplane::snapshot::Publisher;
-use dataplane::{Dataplane, Question, Settings};
+use dataplane::{Dataplane, LoginQuestion, Own, Question, Settings};
+use serde_json::Value;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
 use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::filter::ParseError;
 
+pub(crate) use self::authority::default_folder;
 use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
+use crate::authority::Authority;
+use crate::authority::commission::{self, Workshop};
+use crate::authority::folder::Folder as CaFolder;
 use crate::config::ProxyFlags;
 use crate::login::{self, Numbers};
 use crate::registry::Dialer;
@@ -48,6 +54,9 @@ pub enum Error {
     /// An address that could not be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The folder of the interception CA cannot be used.
+    #[error("--ca-dir: {0}")]
+    Authority(#[from] authority::Error),
     /// The cores did not start.
     #[error("the data plane did not start: {0}")]
     Dataplane(io::Error),
@@ -154,39 +163,60 @@ impl Proxy<'_> {
         })
     }
 
-    fn listeners(&self) -> Result<Vec<TcpListener>, Error> {
-        self.flags.listen.iter().map(|address| listen(*address)).collect()
+    fn listeners(&self) -> Result<Listeners, Error> {
+        let flags = self.flags;
+        let plain = listen_all(&flags.listen)?;
+        Ok(Listeners { plain, tls: listen_all(&flags.forward.listen_tls)? })
     }
 
     /// Starts the data plane.
     fn start(
         &self,
-        listeners: Vec<TcpListener>,
+        listeners: Listeners,
         snapshots: Publisher,
         questions: Sender<Question>,
     ) -> Result<Serving, Error> {
         let flags = self.flags;
-        let listen = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let ca = authority::open(flags)?;
+        let bundle = ca.as_ref().map(|(folder, _)| folder.bundle());
+        let (listen, listen_tls) = (addresses(&listeners.plain)?, addresses(&listeners.tls)?);
+        let own = own(flags, &listen, &listen_tls);
         let connectors = snapshots.current().len();
         // Whoever owns the folder owns the machine; whoever writes Connectors does not.
         let loopback_allowed = flags.file.is_some() || flags.allow_loopback;
-        let dialer = Dialer::new(flags.bounds.connect_seconds, loopback_allowed);
-        let desk = login::Desk::open(self.runtime.handle(), snapshots.clone(), dialer);
-        let (login_questions, logins_asked) = bridge::login_channel();
-        bridge::answer_logins(logins_asked, Arc::clone(&desk))?;
+        let (login_questions, desk) = self.logins(snapshots.clone(), loopback_allowed)?;
+        let (commissions, wanted) = commission::channel();
         let dataplane = Dataplane::start(Settings {
-            listeners,
+            listeners: listeners.plain,
+            tls_listeners: listeners.tls,
             cores: flags.cores(),
             io: flags.io_mode(),
             limits: flags.limits(self.files_max, process::pipes_max()),
-            snapshots,
+            snapshots: snapshots.clone(),
             questions,
+            commissions,
+            own: own.clone(),
+            passthrough: flags.forward.passthrough(),
             login_questions,
-            cluster_domain: flags.cluster_domain.as_str().into(),
             loopback_allowed,
         })
         .map_err(Error::Dataplane)?;
-        Ok(Serving { dataplane, listen, connectors, logins: desk.numbers() })
+        commission::answer(wanted, workshop(ca, snapshots, own, &dataplane))?;
+        let logins = desk.numbers();
+        Ok(Serving { dataplane, listen, listen_tls, ca: bundle, connectors, logins })
+    }
+
+    /// Who answers questions about logins at registries, and where they go.
+    fn logins(
+        &self,
+        snapshots: Publisher,
+        loopback_allowed: bool,
+    ) -> io::Result<(Sender<LoginQuestion>, Arc<login::Desk>)> {
+        let dialer = Dialer::new(self.flags.bounds.connect_seconds, loopback_allowed);
+        let desk = login::Desk::open(self.runtime.handle(), snapshots, dialer);
+        let (questions, asked) = bridge::login_channel();
+        bridge::answer_logins(asked, Arc::clone(&desk))?;
+        Ok((questions, desk))
     }
 
     fn metrics(&self, serving: Option<&Serving>, reviews: Option<&Arc<Counts>>) -> Metrics {
@@ -210,6 +240,8 @@ impl Proxy<'_> {
     ) -> io::Result<bool> {
         announce(&Announcement {
             listen: serving.listen.clone(),
+            listen_tls: serving.listen_tls.clone(),
+            ca: serving.ca.clone(),
             admin,
             io: serving.dataplane.driver(),
             cores: self.flags.cores(),
@@ -221,10 +253,19 @@ impl Proxy<'_> {
     }
 }
 
+/// What callers connect to.
+struct Listeners {
+    plain: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+}
+
 /// A data plane that serves.
 struct Serving {
     dataplane: Dataplane,
     listen: Vec<SocketAddr>,
+    listen_tls: Vec<SocketAddr>,
+    /// Where the interception CA's certificate is.
+    ca: Option<PathBuf>,
     connectors: usize,
     /// The counts of logins at registries.
     logins: Arc<Numbers>,
@@ -254,6 +295,8 @@ fn follow(folder: Folder, seen: Seen, mut publication: Publication) -> io::Resul
 /// The line on stdout.
 struct Announcement {
     listen: Vec<SocketAddr>,
+    listen_tls: Vec<SocketAddr>,
+    ca: Option<PathBuf>,
     admin: SocketAddr,
     io: &'static str,
     cores: usize,
@@ -262,17 +305,51 @@ struct Announcement {
 
 /// Prints the line. Nobody may be reading, and that is no reason not to serve.
 fn announce(serving: &Announcement) {
-    let Announcement { listen, admin, io, cores, connectors } = serving;
+    let Announcement { listen, listen_tls, ca, admin, io, cores, connectors } = serving;
     let first = listen.first().map(ToString::to_string).unwrap_or_default();
+    let tls = listen_tls.first().map(|first| format!(r#""listen_tls":"{first}","#));
     // Written by hand for the order of its fields; addresses and numbers need no escaping.
+    let tls = tls.unwrap_or_default();
+    let path = ca.as_ref().map(|path| Value::from(path.to_string_lossy()).to_string());
+    let path = path.map(|path| format!(r#","ca":{path}"#)).unwrap_or_default();
     let line = format!(
-        r#"{{"listen":"{first}","admin":"{admin}","io":"{io}","cores":{cores},"connectors":{connectors}}}"#
+        r#"{{"listen":"{first}",{tls}"admin":"{admin}","io":"{io}","cores":{cores},"connectors":{connectors}{path}}}"#
     );
     let mut out = io::stdout().lock();
     if let Err(cause) = writeln!(out, "{line}").and_then(|()| out.flush()) {
         tracing::warn!(%cause, "the line of addresses could not be printed");
     }
-    tracing::info!(?listen, %admin, io, cores, connectors, "serving");
+    let ca = ca.as_ref().map(|path| path.display().to_string());
+    tracing::info!(?listen, ?listen_tls, %admin, io, cores, connectors, ca, "serving");
+}
+
+/// Where certificates are made, if there is a CA.
+fn workshop(
+    ca: Option<(CaFolder, Authority)>,
+    snapshots: Publisher,
+    own: Own,
+    dataplane: &Dataplane,
+) -> Option<Workshop> {
+    let (folder, authority) = ca?;
+    let cores = dataplane.cores();
+    Some(Workshop { folder, authority, snapshots, own, cores })
+}
+
+/// Under what callers reach this proxy.
+fn own(flags: &ProxyFlags, listen: &[SocketAddr], listen_tls: &[SocketAddr]) -> Own {
+    Own {
+        cluster_domain: flags.cluster_domain.to_ascii_lowercase().into(),
+        names: flags.forward.service_names.iter().map(|name| name.as_str().into()).collect(),
+        addresses: listen.iter().chain(listen_tls).copied().collect(),
+    }
+}
+
+fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Error> {
+    addresses.iter().map(|address| listen(*address)).collect()
+}
+
+fn addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
+    listeners.iter().map(TcpListener::local_addr).collect()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

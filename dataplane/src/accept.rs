@@ -17,10 +17,14 @@ use crate::buffer::Buffer;
 use crate::counters::AllCounters;
 use crate::error::{Error, Kind, Stage};
 use crate::exchange::{self, Next};
+use crate::handshake::{self, Meant};
+use crate::intercept::Interception;
 use crate::io::{Socket, until, within};
 use crate::limits::Limits;
-use crate::mailbox::{Handover, Mail, Postbox};
-use crate::parse::{self, RequestHead};
+use crate::mailbox::{Entrance, Handover, Mail, Postbox};
+use crate::parse::{self, Method, RequestHead};
+use crate::reply;
+use crate::rewrite::via;
 use crate::target::{self, Target};
 use crate::transport::Transport;
 use crate::worker::Core;
@@ -35,6 +39,8 @@ pub(crate) struct Inbound {
     pub(crate) peer: SocketAddr,
     /// The long transfer that moved it here, until its request is met again.
     pub(crate) transfer: Option<Transfer>,
+    /// The tunnel through which its requests come, if they do.
+    pub(crate) interception: Option<Rc<Interception>>,
 }
 
 /// A request's head, read and found to mean one thing only.
@@ -49,12 +55,15 @@ pub(crate) struct Parsed {
     pub(crate) expects_continue: bool,
     /// How many bytes of the connection's buffer it takes.
     pub(crate) length: usize,
+    /// The tunnel through which it came.
+    pub(crate) interception: Option<Rc<Interception>>,
 }
 
 /// Accepts on `listener` until it is shut down, and gives each connection to a core.
 #[expect(clippy::disallowed_methods, reason = "a thread of its own, not a core: it may sleep")]
 pub(crate) fn listen(
     listener: &TcpListener,
+    entrance: Entrance,
     cores: &[Postbox],
     counters: &AllCounters,
     connections_max: usize,
@@ -70,7 +79,9 @@ pub(crate) fn listen(
                     counters.connections_total.add(1);
                     let place = Place::take(counters);
                     let already_read = Buffer::default();
-                    let handover = Handover { socket, peer, already_read, place, transfer: None };
+                    let transfer = None;
+                    let handover =
+                        Handover { socket, peer, entrance, already_read, place, transfer };
                     core.send(Mail::Connection(handover));
                 }
             }
@@ -94,19 +105,49 @@ fn open_connections(counters: &AllCounters) -> usize {
 
 /// Serves one connection until it ends or moves to another core.
 pub(crate) async fn serve(handover: Handover, core: Rc<Core>) {
-    let Handover { socket, peer, already_read, place, transfer } = handover;
+    let Handover { socket, peer, entrance, already_read, place, transfer } = handover;
     let Ok(socket) = Socket::adopt(socket) else {
         return;
     };
     let transport = Transport::Plain(socket);
-    let mut inbound = Inbound { transport, buffer: already_read, peer, transfer };
+    // What another core has handed over has begun there.
+    let mut begins = already_read.is_empty();
+    let buffer = already_read;
+    let mut inbound = Inbound { transport, buffer, peer, transfer, interception: None };
     while next_request(&mut inbound, &core).await {
+        if begins {
+            begins = false;
+            match first_byte(&inbound) {
+                Some(handshake::HANDSHAKE) => {
+                    let met = Box::pin(met(inbound, Meant::Ourselves, &core)).await;
+                    let Some(met) = met else { break };
+                    inbound = met;
+                    continue;
+                }
+                Some(_) if entrance == Entrance::TlsOnly => {
+                    Box::pin(refuse_plain(&inbound, &core.limits)).await;
+                    break;
+                }
+                _ => {}
+            }
+        }
         // Boxed like the other rare or short waits, so that an idle connection does not hold the
         // room that they need.
         match Box::pin(exchange::one(&mut inbound, &core)).await {
             Next::Another => {}
-            Next::Close => break,
+            Next::Close => {
+                Box::pin(inbound.transport.farewell(FAREWELL_WAIT)).await;
+                break;
+            }
+            Next::Cut => break,
+            Next::Restart => begins = true,
+            Next::Intercept(interception, config) => {
+                let meant = Meant::Registry(interception.origin.host.clone(), config);
+                let Some(met) = Box::pin(met(inbound, meant, &core)).await else { break };
+                inbound = Inbound { interception: Some(Rc::from(interception)), ..met };
+            }
             Next::Linger => {
+                Box::pin(inbound.transport.farewell(FAREWELL_WAIT)).await;
                 Box::pin(linger(&inbound, &core.limits)).await;
                 break;
             }
@@ -147,9 +188,20 @@ pub(crate) async fn read_head(inbound: &mut Inbound, core: &Core) -> Result<Opti
             parse::request(inbound.buffer.filled(), limits).map_err(fail)?
         {
             let framing = body::of_request(&head).map_err(fail)?;
-            let target = target::of(&head, &core.cluster_domain, limits).map_err(fail)?;
+            if via::has_passed(&head.fields, &core.pseudonym) {
+                return Err(fail(Kind::Loop));
+            }
+            let interception = inbound.interception.clone();
+            let target = target(&head, inbound, core).map_err(fail)?;
             let expects_continue = head.expects_continue().map_err(fail)?;
-            return Ok(Some(Parsed { head, target, framing, expects_continue, length }));
+            return Ok(Some(Parsed {
+                head,
+                target,
+                framing,
+                expects_continue,
+                length,
+                interception,
+            }));
         }
         // Most heads are there at once.
         let now = Instant::now();
@@ -165,6 +217,53 @@ pub(crate) async fn read_head(inbound: &mut Inbound, core: &Core) -> Result<Opti
             Err(_) if !begun => return Ok(None),
             Err(_) => return Err(fail(Kind::CallerGone)),
         }
+    }
+}
+
+/// What the head names: inside a tunnel, at our own address, or at a registry's.
+fn target(head: &RequestHead, inbound: &Inbound, core: &Core) -> Result<Target, Kind> {
+    let (limits, domain) = (&*core.limits, &*core.own.cluster_domain);
+    if let Some(tunnel) = &inbound.interception {
+        return target::forward::inside(head, &tunnel.origin, &tunnel.connector, limits);
+    }
+    let found = target::of(head, domain, limits)?;
+    let Some(origin) = found.origin().filter(|_| head.method != Method::Connect) else {
+        return Ok(found);
+    };
+    let local = inbound.transport.socket().local_address().ok();
+    if core.own.is_here(origin, local) {
+        return target::of_own_address(head, domain, limits);
+    }
+    Ok(found)
+}
+
+/// The first byte of what a caller has sent, without taking it.
+fn first_byte(inbound: &Inbound) -> Option<u8> {
+    if let Some(byte) = inbound.buffer.filled().first() {
+        return Some(*byte);
+    }
+    let mut byte = [0; 1];
+    let count = inbound.transport.socket().try_peek(&mut byte).ok()?;
+    byte.get(..count)?.first().copied()
+}
+
+/// The same connection inside TLS; `None` if that could not be agreed on.
+async fn met(inbound: Inbound, meant: Meant, core: &Core) -> Option<Inbound> {
+    let Inbound { transport, mut buffer, peer, transfer, interception } = inbound;
+    match handshake::greet(transport, &mut buffer, meant, core).await {
+        Ok(transport) => Some(Inbound { transport, buffer, peer, transfer, interception }),
+        Err(kind) => {
+            tracing::debug!(%peer, why = kind.facts().word, "TLS with a caller was not agreed on");
+            None
+        }
+    }
+}
+
+/// Tells a caller who speaks HTTP where TLS is spoken.
+async fn refuse_plain(inbound: &Inbound, limits: &Limits) {
+    let mut parts = [io::IoSlice::new(reply::TLS_WANTED)];
+    if inbound.transport.write_all(&mut parts, limits.handshake_wait).await.is_ok() {
+        linger(inbound, limits).await;
     }
 }
 
@@ -206,7 +305,8 @@ fn hand_over(inbound: Inbound, index: usize, transfer: Transfer, core: &Core) {
         core.counters.handed_over.add(1);
         let place = Place::take(counters);
         let transfer = Some(transfer);
-        let handover = Handover { socket, peer, already_read: buffer, place, transfer };
+        let entrance = Entrance::Either;
+        let handover = Handover { socket, peer, entrance, already_read: buffer, place, transfer };
         postbox.send(Mail::Connection(handover));
     }
 }
@@ -217,4 +317,6 @@ const FULL_PAUSE: Duration = Duration::from_millis(20);
 const IDLE_BYTES: usize = 2 << 10;
 /// How long an idle connection is still listened to once the process drains.
 const DRAINING_IDLE_WAIT: Duration = Duration::from_secs(1);
+/// How long a TLS session's last word may take.
+const FAREWELL_WAIT: Duration = Duration::from_millis(500);
 const LINGER_READ_BYTES: usize = 256 << 10;

@@ -26,6 +26,10 @@ pub(crate) struct Record {
     pub(crate) route: Route,
     /// The connector that was named.
     pub(crate) connector: Option<ConnectorRef>,
+    /// The host and port that a caller of the forward proxy wants to reach.
+    pub(crate) host: Option<Box<str>>,
+    /// Whether the caller speaks to a forward proxy, and not yet through it.
+    pub(crate) proxied: bool,
     /// Who asked, once it is known.
     pub(crate) caller: Option<Arc<Caller>>,
     /// The repository.
@@ -63,6 +67,8 @@ impl Record {
             method: "",
             route: Route::Unknown,
             connector: None,
+            host: None,
+            proxied: false,
             caller: None,
             repository: Box::default(),
             reference: Box::default(),
@@ -104,6 +110,7 @@ impl Record {
             target: "access",
             connector = self.connector.as_ref().map(tracing::field::display),
             caller = self.caller.as_ref().map(|caller| &*caller.user),
+            host = self.host.as_deref(),
             pod = self.caller.as_ref().and_then(|caller| caller.pod.as_deref()),
             peer = %self.peer,
             method = self.method,

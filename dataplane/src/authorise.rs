@@ -4,6 +4,9 @@
 //! request's `Authorization`, hashed for the memory and forgotten; it goes to the control plane and
 //! nowhere else. Whoever cannot be asked is never a refusal: the caller is told to try again (503).
 
+mod forward;
+pub(crate) mod listed;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,6 +30,7 @@ use crate::limits::Limits;
 use crate::mailbox::{Postbox, Question};
 use crate::parse::Fields;
 use crate::snapshot::Snapshot;
+use crate::target::{Form, Target};
 use crate::vocabulary::{ConnectorRef, Token, Verdict};
 use crate::worker::Core;
 
@@ -35,9 +39,21 @@ use crate::worker::Core;
 /// authorised cannot reach a credential.
 pub(crate) struct Allowed {
     parsed: Parsed,
+    /// The token, where more than this request may come of it: in the forward form.
+    token: Option<Token>,
 }
 
 impl Allowed {
+    /// What it names.
+    pub(crate) fn target(&self) -> &Target {
+        &self.parsed.target
+    }
+
+    /// The token by which it is allowed, if requests may follow under it.
+    pub(crate) fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
     /// The request.
     pub(crate) fn into_parsed(self) -> Parsed {
         self.parsed
@@ -50,6 +66,9 @@ pub(crate) async fn check(
     core: &Core,
     record: &mut Record,
 ) -> Result<Allowed, Error> {
+    if parsed.target.form() == Form::Forward {
+        return forward::check(parsed, core, record).await;
+    }
     let fail = |kind| Error::new(Stage::Authorise, kind);
     let token = token(&parsed.head.fields, core.limits.token_bytes_max).map_err(fail)?;
     let rights = core.with_snapshot(Snapshot::rights);
@@ -58,7 +77,7 @@ pub(crate) async fn check(
     match verdict {
         Verdict::Allowed(caller) => {
             record.caller = Some(caller);
-            Ok(Allowed { parsed })
+            Ok(Allowed { parsed, token: None })
         }
         Verdict::Denied(caller) => {
             record.caller = Some(caller);

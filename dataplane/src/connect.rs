@@ -145,6 +145,9 @@ async fn first_reachable(
             continue;
         }
         match Socket::connect(*address, core.limits.connect_wait).await {
+            Ok(socket) if core.own.is_loop(socket.local_address().ok(), *address) => {
+                failure = Kind::Loop;
+            }
             Ok(socket) => return Ok(socket),
             Err(error) => {
                 tracing::warn!(%address, %error, "a registry cannot be reached");

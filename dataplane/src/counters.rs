@@ -106,6 +106,8 @@ pub enum Route {
     Token,
     /// Harbor's own API.
     Api,
+    /// A CONNECT.
+    Connect,
     /// Nothing that could be told.
     #[default]
     Unknown,
@@ -113,7 +115,7 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of [`Route::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::Manifest,
         Self::Blob,
@@ -122,6 +124,7 @@ impl Route {
         Self::Referrers,
         Self::Token,
         Self::Api,
+        Self::Connect,
         Self::Unknown,
     ];
 
@@ -136,6 +139,7 @@ impl Route {
             Self::Referrers => "referrers",
             Self::Token => "token",
             Self::Api => "api",
+            Self::Connect => "connect",
             Self::Unknown => "unknown",
         }
     }
@@ -180,6 +184,18 @@ pub struct Counters {
     pub questions: Counter,
     /// Verdicts answered from memory.
     pub verdicts_remembered: Counter,
+    /// TLS handshakes with callers that succeeded.
+    pub handshakes: Counter,
+    /// TLS handshakes with callers that failed.
+    pub handshakes_failed: Counter,
+    /// Certificates asked of the control plane.
+    pub certificates_asked: Counter,
+    /// Tunnels whose TLS was ended here, in a registry's stead.
+    pub interceptions: Counter,
+    /// Tunnels to hosts that are no connector's.
+    pub tunnels: Counter,
+    /// Such tunnels that are open.
+    pub tunnels_open: Gauge,
     /// Requests answered without asking the registry, because it refuses the credential just now.
     pub logins_refused: Counter,
     /// Requests asked again with another token or credential, after the registry's 401.

@@ -20,7 +20,7 @@ use crate::pool::Key;
 use crate::rewrite::{self, Mount};
 use crate::route::{self, Routed};
 use crate::snapshot::Snapshot;
-use crate::target;
+use crate::target::{self, Target};
 use crate::vocabulary::ConnectorRef;
 
 /// The stages that [`repeat`] knows, in the order in which a request meets them.
@@ -79,7 +79,7 @@ fn find_route(times: u64) -> Option<()> {
         let allowed = authorise::allowed(black_box(asked));
         let Routed { head, target, framing, .. } =
             route::find(allowed, &snapshot, &mut record).ok()?;
-        asked = Parsed { head, target, framing, expects_continue: false, length: 0 };
+        asked = of_parts(head, target, framing, 0);
     }
     record.discard();
     Some(())
@@ -136,7 +136,11 @@ fn parsed(bytes: &[u8]) -> Option<Parsed> {
     let head = head(bytes)?;
     let target = target::of(&head, "cluster.local", &limits()).ok()?;
     let framing = body::of_request(&head).ok()?;
-    Some(Parsed { head, target, framing, expects_continue: false, length: bytes.len() })
+    Some(of_parts(head, target, framing, bytes.len()))
+}
+
+fn of_parts(head: RequestHead, target: Target, framing: Framing, length: usize) -> Parsed {
+    Parsed { head, target, framing, expects_continue: false, length, interception: None }
 }
 
 fn routed(bytes: &[u8]) -> Option<Routed> {

@@ -128,6 +128,22 @@ pub enum Kind {
     ConnectorUnready,
     /// An address that the connector's policy keeps closed.
     PolicyDenied(&'static str),
+    /// The list of connectors in `Proxy-Authorization` is none.
+    ListInvalid,
+    /// No listed connector serves the host, and the passthrough policy does not let it pass.
+    HostDenied,
+    /// A host that may pass, at an address that may not be dialled.
+    HostForbidden,
+    /// A host that may pass cannot be reached.
+    HostUnreachable,
+    /// A request inside a tunnel that is meant for another host than the tunnel.
+    Misdirected,
+    /// The request has been here before, or is about to come back to us.
+    Loop,
+    /// There is no certificate to meet the caller with.
+    CertificateMissing,
+    /// TLS with the caller could not be agreed on.
+    HandshakeFailed,
     /// The registry's name has no address.
     RegistryUnresolved,
     /// The registry's address may not be dialled.
@@ -211,6 +227,14 @@ impl Kind {
             Self::Overloaded => (503, "UNAVAILABLE", Proxy, "overloaded", Some(1)),
             Self::ConnectorUnready => (503, "UNAVAILABLE", Connector, "connector-unready", Some(10)),
             Self::PolicyDenied(_) => (403, "DENIED", Caller, "policy-denied", None),
+            Self::ListInvalid => (401, "UNAUTHORIZED", Caller, "list-invalid", None),
+            Self::HostDenied => (403, "DENIED", Caller, "host-denied", None),
+            Self::HostForbidden => (403, "DENIED", Caller, "host-forbidden", None),
+            Self::HostUnreachable => (503, "UNAVAILABLE", Registry, "host-unreachable", Some(2)),
+            Self::Misdirected => (421, "UNSUPPORTED", Caller, "misdirected", None),
+            Self::Loop => (508, "UNSUPPORTED", Connector, "loop", None),
+            Self::CertificateMissing => (503, "UNAVAILABLE", Proxy, "certificate-missing", Some(10)),
+            Self::HandshakeFailed => (400, "UNSUPPORTED", Caller, "handshake-failed", None),
             Self::RegistryUnresolved => (503, "UNAVAILABLE", Registry, "registry-unresolved", Some(5)),
             Self::RegistryForbidden => (503, "UNAVAILABLE", Connector, "registry-forbidden", None),
             Self::RegistryUnreachable => (503, "UNAVAILABLE", Registry, "registry-unreachable", Some(2)),
@@ -262,6 +286,20 @@ impl Kind {
             Self::ReviewUnavailable => "the caller's rights could not be checked just now",
             Self::Overloaded => "the proxy is at its limit just now",
             Self::ConnectorUnready => "the connector is not ready",
+            Self::ListInvalid => {
+                "the proxy's user must be <namespace>/<connector>, or several of them with commas between"
+            }
+            Self::HostDenied => {
+                "no listed connector serves this host: put it into NO_PROXY to reach it directly"
+            }
+            Self::HostForbidden => "this host has an address that this proxy never dials",
+            Self::HostUnreachable => "this host cannot be reached",
+            Self::Misdirected => "the request is for another host than the tunnel it came through",
+            Self::Loop => "the request came back to the proxy that sent it",
+            Self::CertificateMissing => {
+                "this proxy has no certificate for the host: see --ca-dir and the proxy's log"
+            }
+            Self::HandshakeFailed => "TLS with the caller failed",
             Self::RegistryUnresolved => "the registry's name has no address",
             Self::RegistryForbidden => "the registry's address is one this proxy never dials",
             Self::RegistryUnreachable => "the registry cannot be reached",

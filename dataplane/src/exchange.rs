@@ -7,10 +7,14 @@
 
 use std::cell::Cell;
 use std::io::IoSlice;
+use std::rc::Rc;
 use std::sync::Arc;
+
+use rustls::ServerConfig;
 
 mod held;
 mod response;
+mod tunnel;
 
 use crate::accept::{self, Inbound, Parsed};
 use crate::account::Record;
@@ -21,6 +25,7 @@ use crate::connect::{self, Outlet};
 use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
 use crate::follow;
+use crate::intercept::Interception;
 use crate::limits::Limits;
 use crate::login::{self, Shown};
 use crate::parse::{Method, Version};
@@ -28,18 +33,26 @@ use crate::reply;
 use crate::rewrite::{self, Mount, Outbound};
 use crate::route::{self, Routed};
 use crate::stream::{self, Answered, Unanswered};
+use crate::target::Form;
+use crate::transport::Transport;
 use crate::worker::Core;
 
 /// What becomes of the caller's connection.
 pub(crate) enum Next {
     /// Another request may follow.
     Another,
-    /// It is closed.
+    /// It is closed: the answer is whole.
     Close,
+    /// It is closed without a word: what was sent may not be taken for whole.
+    Cut,
     /// It is closed once what the caller still sends has been read and dropped.
     Linger,
     /// It moves to another core, where a long transfer is already counted.
     Move(usize, Transfer),
+    /// The caller begins anew on it, as if it had just connected.
+    Restart,
+    /// TLS is ended on it in a registry's stead, and requests come inside.
+    Intercept(Box<Interception>, Arc<ServerConfig>),
 }
 
 /// Serves the request whose first bytes are there.
@@ -62,8 +75,11 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
     };
     inbound.buffer.consume(parsed.length);
     note(&parsed, &mut record, core);
+    let is_old =
+        |tunnel: &Rc<Interception>| tunnel.since.elapsed() >= core.limits.interception_age_max;
+    let old = parsed.interception.as_ref().is_some_and(is_old);
     let ahead = Ahead {
-        close: !parsed.head.keep_alive() || core.is_draining(),
+        close: !parsed.head.keep_alive() || core.is_draining() || old,
         body_follows: !matches!(parsed.framing, Framing::None | Framing::Length(0)),
         expects_continue: parsed.expects_continue,
         version: parsed.head.version,
@@ -73,8 +89,10 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
     match next {
         Ok(next) => next,
         Err(error) => {
-            response::refuse(inbound, error, ahead.close || ahead.body_follows, &mut record, core)
-                .await
+            // Through another tunnel, and under another token, the caller may be welcome.
+            let refused = inbound.interception.is_some() && error.kind == Kind::TokenRejected;
+            let close = ahead.close || ahead.body_follows || refused;
+            response::refuse(inbound, error, close, &mut record, core).await
         }
     }
 }
@@ -99,8 +117,17 @@ async fn through(
     record: &mut Record,
     core: &Core,
 ) -> Result<Next, Error> {
+    if tunnel::leads_here(&parsed, inbound, core) {
+        return tunnel::to_here(inbound, record, core).await;
+    }
     let allowed = authorise::check(parsed, core, record).await?;
     record.allowed_after = Some(record.elapsed());
+    if tunnel::is_elsewhere(&allowed) {
+        return tunnel::elsewhere(inbound, &allowed, record, core).await;
+    }
+    if record.route == Route::Connect {
+        return tunnel::to_connector(inbound, allowed, record, core).await;
+    }
     if matches!(record.route, Route::Ping | Route::Token) {
         return Ok(response::own(inbound, ahead, record, core).await);
     }
@@ -322,6 +349,10 @@ fn transfer(
     match moved_here {
         _ if !long => Ok(None),
         Some(transfer) => Ok(Some(transfer)),
+        // A TLS session stays on the core that has it.
+        None if matches!(inbound.transport, Transport::Tls(_)) => {
+            Ok(Some(Transfer::start(&core.counters)))
+        }
         None => match balance::elsewhere(&core.all, core.index) {
             Some(elsewhere) => Err(elsewhere),
             None => Ok(Some(Transfer::start(&core.counters))),
@@ -337,6 +368,8 @@ fn note(parsed: &Parsed, record: &mut Record, core: &Core) {
     record.repository = parsed.target.repository().into();
     record.reference = parsed.target.reference().into();
     record.request_id = core.next_request_id();
+    record.host = parsed.target.origin().map(|origin| origin.to_host_and_port().into());
+    record.proxied = parsed.target.form() == Form::Forward && parsed.interception.is_none();
 }
 
 /// How often a connector may change under a request before it is given up.

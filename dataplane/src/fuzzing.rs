@@ -3,9 +3,13 @@
 //! Bytes in, out whether they got all the way. The fuzz targets in `tests/fuzz` and the seeded
 //! tests of the modules call these; the program never does (feature `fuzzing`, off by default).
 
+mod forward;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::forward::check_origin;
+pub use self::forward::forward;
 use crate::body::{self, Decoder, Framing, Step};
 use crate::follow::Place;
 use crate::limits::Limits;
@@ -14,7 +18,7 @@ use crate::parse::{self, Fields};
 use crate::pool::Key;
 use crate::rewrite::{self, Mount, Outbound, Reply};
 use crate::route::Routed;
-use crate::target::{self, Resource, Target};
+use crate::target::{self, Form, Resource, Target};
 use crate::vocabulary::{
     Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, RedirectPolicy, Redirects,
     Scheme, Secret, Trust,
@@ -60,6 +64,12 @@ pub fn limits() -> Limits {
         connect_wait: wait,
         connect_total_wait: wait,
         handshake_wait: wait,
+        hello_bytes_max: 64 * 1024,
+        certificate_wait: wait,
+        certificates_max: 8,
+        listed_connectors_max: 16,
+        interception_age_max: wait,
+        tunnel_idle_wait: wait,
         resolve_wait: wait,
         resolve_age_max: wait,
         resolve_stale_max: wait,
@@ -205,8 +215,16 @@ pub fn target(bytes: &[u8]) -> bool {
     let Ok(target) = target::of(&head, "cluster.local", &limits) else {
         return false;
     };
+    if let Some(origin) = target.origin() {
+        check_origin(origin);
+        // What CONNECT leads to is said inside, and what is foreign goes nowhere.
+        if matches!(target.resource(), Resource::Tunnel | Resource::Foreign(_)) {
+            return true;
+        }
+    }
     check_path(&target);
-    assert_eq!(target.connector().is_none(), *target.resource() == Resource::Ping);
+    let forward = target.form() == Form::Forward;
+    assert_eq!(target.connector().is_none(), forward || *target.resource() == Resource::Ping);
     let path = head.target().split('?').next().unwrap_or_default();
     let rest = target.rest().strip_prefix("/v2/").unwrap_or(target.rest());
     assert!(path.ends_with(rest), "the rest is byte for byte the caller's");
@@ -238,6 +256,11 @@ pub fn rewrite(bytes: &[u8]) -> bool {
     let Ok(framing) = body::of_request(&head) else {
         return false;
     };
+    let mut target = target;
+    let goes_on = !matches!(target.resource(), Resource::Tunnel | Resource::Foreign(_));
+    if target.form() == Form::Forward && goes_on {
+        target.serve_by(ConnectorRef::new("ci", "h"));
+    }
     let Some(reference) = target.connector().cloned() else {
         return false;
     };

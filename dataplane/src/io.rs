@@ -163,6 +163,12 @@ impl Socket {
         }
     }
 
+    /// Where this end of the connection is.
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        let address = rustix::net::getsockname(self)?;
+        Ok(SocketAddr::try_from(address).map_err(|_| io::ErrorKind::AddrNotAvailable)?)
+    }
+
     /// Whether an idle connection is still good: nothing to receive, and no end of stream.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0; 1];

@@ -26,6 +26,8 @@ mod route;
 mod login;
 mod rewrite;
 mod connect;
+mod intercept;
+mod passthrough;
 mod stream;
 mod follow;
 mod reply;
@@ -40,12 +42,15 @@ mod body;
 mod worker;
 mod mailbox;
 mod balance;
+mod own;
 mod io;
 mod transport;
 mod buffer;
 mod pipes;
 mod pool;
 mod tls;
+mod certificates;
+mod handshake;
 mod resolve;
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -55,7 +60,10 @@ pub mod fuzzing;
 #[doc(hidden)]
 pub mod counting;
 
-pub use mailbox::{Granted, LoginQuestion, Postbox, Question, Wish};
+pub use certificates::{Certificate, Commission, Subject};
+pub use mailbox::{Cores, Granted, LoginQuestion, Postbox, Question, Wish};
+pub use own::Own;
+pub use passthrough::{Hosts, Passthrough};
 pub use pool::Key as Account;
 pub use resolve::is_forbidden;
 pub use tls::config as tls_config;

@@ -31,6 +31,18 @@ pub struct Limits {
     pub connect_total_wait: Duration,
     /// A TLS handshake.
     pub handshake_wait: Duration,
+    /// A caller's first TLS message. Beyond it the connection ends.
+    pub hello_bytes_max: usize,
+    /// How long a connection waits for a certificate.
+    pub certificate_wait: Duration,
+    /// Certificates remembered per core.
+    pub certificates_max: usize,
+    /// Connectors one caller may list in `Proxy-Authorization`.
+    pub listed_connectors_max: usize,
+    /// How long requests may come through one intercepted tunnel.
+    pub interception_age_max: Duration,
+    /// How long no byte may move through a tunnel to a host that is no connector's.
+    pub tunnel_idle_wait: Duration,
     /// A name's resolution.
     pub resolve_wait: Duration,
     /// How long a resolved address serves new connections before the name is asked for again.

@@ -15,6 +15,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::balance::{Place, Transfer};
 use crate::buffer::Buffer;
+use crate::certificates::Certificate;
 use crate::error::Kind;
 use crate::pool::Key;
 use crate::vocabulary::{ConnectorRef, RegistryToken, Standing, Token, Verdict};
@@ -31,8 +32,21 @@ pub(crate) enum Mail {
     Token(Arc<Key>, Box<str>, Granted),
     /// The addresses that name look-up `number` found.
     Addresses(u64, io::Result<Vec<SocketAddr>>),
+    /// The answer to commission `number`.
+    Certificate(u64, Option<Certificate>),
+    /// The CA has changed: certificates are to be asked for anew.
+    ForgetCertificates,
     /// Finish what runs, keep no connection alive.
     Drain,
+}
+
+/// What a listening socket takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// HTTP, or TLS if that is how it begins.
+    Either,
+    /// TLS alone.
+    TlsOnly,
 }
 
 /// A registry's token and how long it may be remembered, or why there is none.
@@ -44,6 +58,8 @@ pub(crate) struct Handover {
     pub(crate) socket: TcpStream,
     /// The caller's address, for the log.
     pub(crate) peer: SocketAddr,
+    /// How it came in.
+    pub(crate) entrance: Entrance,
     /// What another core has read from it already.
     pub(crate) already_read: Buffer,
     /// Its place among the connections of the core it goes to.
@@ -67,6 +83,24 @@ impl Postbox {
         if self.queue.send(mail).is_ok() {
             // A full doorbell is one that already rings.
             let _ = (&*self.doorbell).write(&[1]);
+        }
+    }
+}
+
+/// All cores of a data plane.
+#[derive(Clone, Debug)]
+pub struct Cores(Arc<[Postbox]>);
+
+impl Cores {
+    pub(crate) fn new(postboxes: &Arc<[Postbox]>) -> Self {
+        Self(Arc::clone(postboxes))
+    }
+
+    /// Has every core ask for certificates anew: the CA has changed. What was answered before this
+    /// call is forgotten, what is answered after it is kept.
+    pub fn forget_certificates(&self) {
+        for postbox in self.0.iter() {
+            postbox.send(Mail::ForgetCertificates);
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Method {
     Put,
     Patch,
     Delete,
+    /// Not one of the distribution API: a proxy is asked for a tunnel (RFC 9110 §9.3.6).
+    Connect,
 }
 
 impl Method {
@@ -36,10 +38,11 @@ impl Method {
             Self::Put => "PUT",
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
         }
     }
 
-    /// The method of that name. `CONNECT`, `TRACE` and other methods in capitals are told from
+    /// The method of that name. `TRACE` and other methods in capitals are told from
     /// garbage, because the caller then learns that the method is what is wrong.
     fn of(name: &[u8]) -> Result<Self, Kind> {
         match name {
@@ -49,6 +52,7 @@ impl Method {
             b"PUT" => Ok(Self::Put),
             b"PATCH" => Ok(Self::Patch),
             b"DELETE" => Ok(Self::Delete),
+            b"CONNECT" => Ok(Self::Connect),
             other if !other.is_empty() && other.iter().all(u8::is_ascii_uppercase) => {
                 Err(Kind::MethodNotAllowed)
             }

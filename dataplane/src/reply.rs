@@ -9,9 +9,18 @@ use std::time::SystemTime;
 use crate::account::Record;
 use crate::error::{Facts, Kind};
 
+/// The status of the answer to a request that failed as `kind`: where a forward proxy is spoken to,
+/// what is missing is its own credential (RFC 9110 §15.5.8).
+pub(crate) fn status(kind: Kind, record: &Record) -> u16 {
+    match kind.facts().status {
+        401 if record.proxied => 407,
+        status => status,
+    }
+}
+
 /// The answer to a request that failed as `kind`.
 pub(crate) fn refusal(kind: Kind, record: &Record, close: bool) -> Vec<u8> {
-    let facts = kind.facts();
+    let facts = Facts { status: status(kind, record), ..kind.facts() };
     let mut message = String::new();
     if let Some(connector) = &record.connector {
         message.push_str("connector ");
@@ -19,6 +28,13 @@ pub(crate) fn refusal(kind: Kind, record: &Record, close: bool) -> Vec<u8> {
         message.push_str(": ");
     }
     message.push_str(facts.message);
+    if let (Kind::HostDenied | Kind::HostForbidden | Kind::HostUnreachable, Some(host)) =
+        (kind, &record.host)
+    {
+        message.push_str(" (");
+        message.push_str(host);
+        message.push(')');
+    }
     if let Some(detail) = &record.detail {
         message.push_str(" (");
         message.push_str(detail);
@@ -60,6 +76,10 @@ pub(crate) fn ping(head_only: bool, close: bool) -> Vec<u8> {
     answer.end("application/json", "{}", head_only, close)
 }
 
+/// The answer to HTTP on a port where TLS alone is spoken: clients that may fall back to http go by
+/// its status.
+pub(crate) const TLS_WANTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 41\r\nConnection: close\r\n\r\nthis port speaks TLS: write https:// here";
 /// The answer of a token service (distribution's token authentication specification), at `now`, to
 /// a caller that was allowed. Its token opens nothing: the caller goes on with its own, and the
 /// registry's stays here.
@@ -100,8 +120,15 @@ fn error(
     record: &Record,
     close: bool,
 ) -> Vec<u8> {
-    let mut answer = Answer::start(facts.status);
+    // Clients show the reason phrase of a proxy's refusal, and nothing else of it.
+    let mut answer = match record.proxied {
+        true => Answer::start_because(facts.status, message),
+        false => Answer::start(facts.status),
+    };
     answer.field("Docker-Distribution-Api-Version", "registry/2.0");
+    if facts.status == 407 {
+        answer.field("Proxy-Authenticate", "Basic realm=\"connectors\"");
+    }
     if facts.status == 401 {
         // Basic and nothing else: a realm would send the caller, with its token, elsewhere.
         answer.field("WWW-Authenticate", "Basic realm=\"connectors\"");
@@ -139,6 +166,11 @@ impl Answer {
         Self(format!("HTTP/1.1 {status} {}\r\n", reason(status)))
     }
 
+    fn start_because(status: u16, why: &str) -> Self {
+        let why: String = why.chars().filter(|letter| !letter.is_control()).collect();
+        Self(format!("HTTP/1.1 {status} {why}\r\n"))
+    }
+
     fn field(&mut self, name: &str, value: &str) {
         self.0.push_str(name);
         self.0.push_str(": ");
@@ -168,11 +200,13 @@ fn reason(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        407 => "Proxy Authentication Required",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
@@ -180,6 +214,7 @@ fn reason(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
+        508 => "Loop Detected",
         _ => "Error",
     }
 }

@@ -4,6 +4,8 @@
 //! the blocking look-ups. What was found serves for `resolve_age_max`, and while the resolver fails
 //! for `resolve_stale_max`. Whoever dials asks [`is_forbidden`] about each address first.
 
+mod public;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +19,8 @@ use crate::error::Kind;
 use crate::io::within;
 use crate::limits::Limits;
 use crate::mailbox::{Mail, Postbox};
+
+pub(crate) use public::is_public;
 
 /// One name to look up, and who wants to know.
 #[derive(Debug)]

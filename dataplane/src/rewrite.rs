@@ -11,6 +11,7 @@ mod fields;
 pub(crate) mod location;
 pub(crate) mod mask;
 mod query;
+pub(crate) mod via;
 
 use zeroize::Zeroizing;
 
@@ -119,6 +120,8 @@ pub(crate) fn request(
         head.extend_from_slice(b"\r\n");
     }
     push(&mut head, ["X-Request-ID: ", request_id, "\r\n"]);
+    // Under this name we know a request that comes back to us (RFC 9110 §7.6.3).
+    push(&mut head, ["Via: 1.1 ", &via::pseudonym(request_id), "\r\n"]);
     framing_of(method, routed.framing, &mut head);
     head.extend_from_slice(b"\r\n");
     debug_assert!(head.len() <= room, "the head outgrew its estimate");
@@ -250,7 +253,7 @@ fn push<const N: usize>(head: &mut Vec<u8>, parts: [&str; N]) {
 }
 
 /// The names of the fields that we set, the version, the framing.
-const ROOM_FOR_OUR_FIELDS: usize = 256;
+const ROOM_FOR_OUR_FIELDS: usize = 320;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Stage};
 use crate::parse::RequestHead;
 use crate::pool::Key;
 use crate::snapshot::Snapshot;
-use crate::target::Target;
+use crate::target::{Resource, Target};
 use crate::vocabulary::{Access, Connector, ConnectorRef};
 
 /// An allowed request and the connector that serves it.
@@ -40,6 +40,9 @@ pub(crate) fn find(
     let reference = parsed.target.connector();
     let reference = reference.ok_or(Error::new(Stage::Route, Kind::NoConnector))?;
     let (connector, account) = ready(reference, snapshot, record)?;
+    if let Resource::Foreign(kind) = *parsed.target.resource() {
+        return Err(Error::new(Stage::Parse, kind));
+    }
     let Parsed { head, target, framing, .. } = parsed;
     Ok(Routed { head, target, framing, connector, account })
 }

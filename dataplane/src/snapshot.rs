@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::pool::Key;
-use crate::vocabulary::{Connector, ConnectorRef};
+use crate::vocabulary::{Connector, ConnectorRef, Origin};
 
 /// Everything a request can be routed by.
 #[derive(Debug, Default)]
@@ -42,6 +42,18 @@ impl Snapshot {
     /// The same with the account that it is at its registry.
     pub(crate) fn served(&self, reference: &ConnectorRef) -> Option<&(Arc<Connector>, Arc<Key>)> {
         self.connectors.get(reference)
+    }
+
+    /// The first of `listed` whose registry is at `origin`: by its address or one of the others.
+    pub fn serving<'a>(
+        &self,
+        listed: &'a [ConnectorRef],
+        origin: &Origin,
+    ) -> Option<&'a ConnectorRef> {
+        listed.iter().find(|reference| {
+            let connector = self.connector(reference);
+            connector.is_some_and(|known| known.origin == *origin || known.aliases.contains(origin))
+        })
     }
 
     /// All connectors, in no order.

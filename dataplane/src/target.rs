@@ -4,6 +4,7 @@
 //! normalise differently is refused, so that what is allowed here is what the registry reads.
 
 pub(crate) mod api;
+pub(crate) mod forward;
 mod host;
 pub(crate) mod name;
 mod query;
@@ -12,7 +13,9 @@ use crate::counters::Route;
 use crate::error::Kind;
 use crate::limits::Limits;
 use crate::parse::{Method, RequestHead, Span, is_host};
-use crate::vocabulary::{ConnectorRef, is_dns_label};
+use crate::vocabulary::{ConnectorRef, Origin, Scheme, is_dns_label};
+
+pub(crate) use host::connector as connector_of_host;
 
 /// How the caller named the connector: it decides how a `Location` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(crate) enum Form {
     Path,
     /// The host `c-<name>.<namespace>.svc…`.
     Host,
+    /// The registry's own host, and the connectors that the caller lists.
+    Forward,
 }
 
 /// What of the registry is asked for. The spans lie in [`Target::rest`].
@@ -44,12 +49,18 @@ pub(crate) enum Resource {
     Token,
     /// Harbor's own API; [`api::api_permits`] decides about it.
     Api,
+    /// Whatever the caller will say: a CONNECT.
+    Tunnel,
+    /// Nothing that a registry has, for this reason. Known in the forward form only, where it is
+    /// told after the caller's right is.
+    Foreign(Kind),
 }
 
 /// What a request names. Its texts are byte for byte what the caller wrote.
 #[derive(Debug)]
 pub(crate) struct Target {
     connector: Option<ConnectorRef>,
+    origin: Option<Box<Origin>>,
     form: Form,
     resource: Resource,
     rest: Box<str>,
@@ -58,9 +69,20 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The connector; `None` for [`Resource::Ping`] only.
+    /// The connector; `None` for [`Resource::Ping`], and in the forward form until it is known
+    /// which of the listed ones serves.
     pub(crate) fn connector(&self) -> Option<&ConnectorRef> {
         self.connector.as_ref()
+    }
+
+    /// Says which connector serves a target of the forward form.
+    pub(crate) fn serve_by(&mut self, connector: ConnectorRef) {
+        self.connector = Some(connector);
+    }
+
+    /// The registry that a target of the forward form names.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
     }
 
     /// How the connector was named.
@@ -79,6 +101,8 @@ impl Target {
             Resource::Referrers { .. } => Route::Referrers,
             Resource::Token => Route::Token,
             Resource::Api => Route::Api,
+            Resource::Tunnel => Route::Connect,
+            Resource::Foreign(_) => Route::Unknown,
         }
     }
 
@@ -126,7 +150,59 @@ pub(crate) fn of(
     cluster_domain: &str,
     limits: &Limits,
 ) -> Result<Target, Kind> {
-    let (host, target) = authority_and_path(head)?;
+    if head.method == Method::Connect {
+        return forward::tunnel(head);
+    }
+    let absolute = forward::absolute(head.target())?;
+    let (host, target) = match absolute {
+        Some((_, authority, _)) if !is_host(authority.as_bytes()) => {
+            return Err(Kind::Malformed("the target's authority is not a host"));
+        }
+        // The target's own authority counts and the `Host` is ignored (RFC 9112 §3.2.2).
+        Some((_, authority, path)) => (authority, path),
+        None => (head.host(), head.target()),
+    };
+    if let Some((scheme, authority, path)) = absolute
+        && !is_ours(authority, path, cluster_domain)
+    {
+        let origin = forward::origin(scheme, authority)?;
+        return Ok(forward::at(head, origin, path, limits));
+    }
+    if matches!(absolute, Some((Scheme::Https, ..))) {
+        return Err(Kind::Malformed("our own address in a URL is written with http://"));
+    }
+    local(head, host, target, cluster_domain, limits)
+}
+
+/// The same for a request that is known to be for this proxy's own address, whatever its target
+/// says: in absolute form its authority may be any of our names.
+pub(crate) fn of_own_address(
+    head: &RequestHead,
+    cluster_domain: &str,
+    limits: &Limits,
+) -> Result<Target, Kind> {
+    let (host, target) = match forward::absolute(head.target())? {
+        Some((_, authority, path)) => (authority, path),
+        None => (head.host(), head.target()),
+    };
+    local(head, host, target, cluster_domain, limits)
+}
+
+/// Whether an absolute URL is of our own address by what it says: the host of a connector's
+/// Service, or a path that names a connector.
+fn is_ours(authority: &str, path: &str, cluster_domain: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let start = path.strip_prefix("/v2/").or_else(|| path.strip_prefix('/')).unwrap_or_default();
+    host::connector(authority, cluster_domain).is_some() || name::split_prefix(start).is_some()
+}
+
+fn local(
+    head: &RequestHead,
+    host: &str,
+    target: &str,
+    cluster_domain: &str,
+    limits: &Limits,
+) -> Result<Target, Kind> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
@@ -144,6 +220,7 @@ pub(crate) fn of(
     check_body(head, resource, limits)?;
     Ok(Target {
         connector: named.connector,
+        origin: None,
         form: named.form,
         resource,
         repository,
@@ -152,31 +229,8 @@ pub(crate) fn of(
     })
 }
 
-/// The host and the path of the request. In absolute form the target's own authority counts and the
-/// `Host` field is ignored (RFC 9112 §3.2.2).
-fn authority_and_path(head: &RequestHead) -> Result<(&str, &str), Kind> {
-    let target = head.target();
-    if target.starts_with('/') {
-        return Ok((head.host(), target));
-    }
-    let scheme = target.get(..HTTP.len()).filter(|start| start.eq_ignore_ascii_case(HTTP));
-    let rest = scheme.and_then(|_| target.get(HTTP.len()..));
-    let slash = rest.and_then(|rest| rest.find('/'));
-    let (authority, path) = rest
-        .zip(slash)
-        .and_then(|(rest, slash)| rest.split_at_checked(slash))
-        .ok_or(Kind::Malformed("the target is neither a path nor an http URL with one"))?;
-    if !is_host(authority.as_bytes()) {
-        return Err(Kind::Malformed("the target's authority is not a host"));
-    }
-    Ok((authority, path))
-}
-
 /// Where Harbor has its token service (src/server/route.go).
 const TOKEN_SERVICE: &str = "/service/token";
-
-/// How a target in absolute form begins.
-const HTTP: &str = "http://";
 
 /// A path that has been told apart from the connector it names.
 struct Named {
@@ -277,6 +331,8 @@ fn check_method(method: Method, resource: Resource) -> Result<(), Kind> {
         Resource::UploadStart => method == Post,
         Resource::Upload => matches!(method, Get | Head | Patch | Put | Delete),
         Resource::Api => true,
+        Resource::Tunnel => method == Method::Connect,
+        Resource::Foreign(_) => false,
     };
     if has_it { Ok(()) } else { Err(Kind::MethodNotAllowed) }
 }

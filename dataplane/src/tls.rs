@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::error::Kind;
@@ -48,6 +48,11 @@ impl TlsConfigs {
         let name = name.map_err(|_| Kind::RegistryUntrusted)?;
         let session = ClientConnection::new(config, name).map_err(|_| Kind::RegistryUntrusted)?;
         Ok(Transport::tls(socket, session, &self.blocks))
+    }
+
+    /// A session over a connected socket, on whichever side of it, its handshake under way.
+    pub(crate) fn wrap(&self, socket: Socket, session: Connection) -> Transport {
+        Transport::tls(socket, session, &self.blocks)
     }
 }
 

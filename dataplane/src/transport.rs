@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustls::ClientConnection;
+use rustls::Connection;
 
 use crate::buffer::Buffer;
 use crate::io::Socket;
@@ -21,15 +21,15 @@ use tls_session::TlsSession;
 pub(crate) enum Transport {
     /// TCP alone.
     Plain(Socket),
-    /// TLS over TCP, our side being the one that connected.
+    /// TLS over TCP.
     Tls(Box<TlsSession>),
 }
 
 impl Transport {
     /// Wraps a connected socket whose handshake is still to come; see [`Transport::handshake`].
     /// `blocks` are the core's.
-    pub(crate) fn tls(socket: Socket, session: ClientConnection, blocks: &Rc<Blocks>) -> Self {
-        Self::Tls(Box::new(TlsSession::new(socket, session, Rc::clone(blocks))))
+    pub(crate) fn tls(socket: Socket, session: impl Into<Connection>, blocks: &Rc<Blocks>) -> Self {
+        Self::Tls(Box::new(TlsSession::new(socket, session.into(), Rc::clone(blocks))))
     }
 
     /// The socket under it.
@@ -122,6 +122,16 @@ impl Transport {
             }
         }
         self.flush(wait).await
+    }
+
+    /// Says that what was sent is all (RFC 8446 §6.1): only after a whole answer, so that a broken
+    /// one is not taken for whole.
+    pub(crate) async fn farewell(&self, wait: Duration) {
+        if let Self::Tls(tls) = self {
+            tls.close_notify();
+            // Whoever is gone, or takes nothing, needs no farewell.
+            let _ = self.flush(wait).await;
+        }
     }
 
     /// Whether an idle connection may carry another request.

@@ -117,6 +117,14 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// Host and port, with the port even where it is the scheme's own.
+    pub fn to_host_and_port(&self) -> String {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.as_str(), self.authority())

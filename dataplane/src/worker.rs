@@ -4,10 +4,12 @@
 //! (connections, verdicts, addresses, the order to drain) comes as mail; on a slow tick it looks
 //! for a new snapshot and lets go of what is too old.
 
+mod contained;
+mod machine;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -15,20 +17,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use futures_util::FutureExt;
-use ring::rand::{SecureRandom, SystemRandom};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustls::server::ProducesTickets;
 
+use self::contained::contained;
+use self::machine::{pin, random};
 use crate::accept;
 use crate::authorise::Verdicts;
+use crate::certificates::{Certificates, Commission};
 use crate::counters::{AllCounters, Counters};
 use crate::io as core_io;
 use crate::limits::Limits;
 use crate::login::Logins;
-use crate::mailbox::{Inbox, LoginQuestion, Mail, Postbox, Question, mailbox};
+use crate::mailbox::{Cores, Entrance, Inbox, LoginQuestion, Mail, Postbox, Question, mailbox};
+use crate::own::Own;
+use crate::passthrough::Passthrough;
 use crate::pipes::Pipes;
 use crate::pool::{Key, Pool};
 use crate::resolve::{self, Lookup, Names};
+use crate::rewrite::via;
 use crate::snapshot::{Publisher, Reader, Snapshot};
 use crate::tls::TlsConfigs;
 use crate::transport::Transport;
@@ -48,6 +54,8 @@ pub enum IoMode {
 pub struct Settings {
     /// The bound listening sockets.
     pub listeners: Vec<TcpListener>,
+    /// Those where TLS alone is spoken.
+    pub tls_listeners: Vec<TcpListener>,
     /// How many cores; at least one is started.
     pub cores: usize,
     /// Which driver.
@@ -58,10 +66,14 @@ pub struct Settings {
     pub snapshots: Publisher,
     /// Where questions about callers go; bounded.
     pub questions: Sender<Question>,
+    /// Where wishes for certificates go; bounded.
+    pub commissions: Sender<Commission>,
+    /// Under what callers reach this proxy.
+    pub own: Own,
+    /// What becomes of tunnels to hosts that are no connector's.
+    pub passthrough: Passthrough,
     /// Where questions about logins at registries go; bounded.
     pub login_questions: Sender<LoginQuestion>,
-    /// What follows `.svc.` in a Service's full name, `cluster.local` as a rule.
-    pub cluster_domain: Box<str>,
     /// Whether a registry may be on this machine's loopback: only under `--file`, since whoever
     /// owns the folder owns the machine.
     pub loopback_allowed: bool,
@@ -71,7 +83,7 @@ pub struct Settings {
 pub struct Dataplane {
     counters: AllCounters,
     postboxes: Arc<[Postbox]>,
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<(Arc<TcpListener>, Entrance)>,
     driver: &'static str,
 }
 
@@ -92,6 +104,10 @@ impl Dataplane {
         let counters: AllCounters = (0..count).map(|_| Arc::default()).collect();
         let lookups = resolve::start_helpers()?;
         let (ready, started) = mpsc::channel();
+        let own = Arc::new(settings.own);
+        let passthrough = Arc::new(settings.passthrough);
+        let tickets = rustls::crypto::ring::Ticketer::new().map_err(io::Error::other)?;
+        let process = random()?;
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let seed = Seed {
                 index,
@@ -102,7 +118,11 @@ impl Dataplane {
                 questions: settings.questions.clone(),
                 login_questions: settings.login_questions.clone(),
                 lookups: lookups.clone(),
-                cluster_domain: settings.cluster_domain.clone(),
+                commissions: settings.commissions.clone(),
+                own: Arc::clone(&own),
+                passthrough: Arc::clone(&passthrough),
+                tickets: Arc::clone(&tickets),
+                process,
                 loopback_allowed: settings.loopback_allowed,
             };
             let ready = ready.clone();
@@ -118,7 +138,10 @@ impl Dataplane {
         for _ in 0..count {
             started.recv().map_err(io::Error::other)??;
         }
-        let listeners = settings.listeners.into_iter().map(Arc::new).collect();
+        let either = settings.listeners.into_iter().map(|one| (Arc::new(one), Entrance::Either));
+        let tls = settings.tls_listeners.into_iter();
+        let tls = tls.map(|one| (Arc::new(one), Entrance::TlsOnly));
+        let listeners = either.chain(tls).collect();
         let driver = if uring { "io_uring" } else { "epoll" };
         let dataplane = Self { counters, postboxes, listeners, driver };
         dataplane.accept(settings.limits.connections_max)?;
@@ -145,12 +168,17 @@ impl Dataplane {
 
     /// Stops accepting. Connections that are open go on.
     pub fn close_listeners(&self) {
-        for listener in &self.listeners {
+        for (listener, _) in &self.listeners {
             // Shutting a listening socket down also wakes the thread that accepts on it.
             if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
                 tracing::warn!(%error, "cannot stop listening");
             }
         }
+    }
+
+    /// The cores, for what they are told while they run.
+    pub fn cores(&self) -> Cores {
+        Cores::new(&self.postboxes)
     }
 
     /// Callers' connections that are open.
@@ -159,14 +187,14 @@ impl Dataplane {
     }
 
     fn accept(&self, connections_max: usize) -> io::Result<()> {
-        for (number, listener) in self.listeners.iter().enumerate() {
-            let listener = Arc::clone(listener);
+        for (number, (listener, entrance)) in self.listeners.iter().enumerate() {
+            let (listener, entrance) = (Arc::clone(listener), *entrance);
             // The thread that accepts does nothing else: it waits in the call itself.
             listener.set_nonblocking(false)?;
             let postboxes = Arc::clone(&self.postboxes);
             let counters = Arc::clone(&self.counters);
             thread::Builder::new().name(format!("accept-{number}")).spawn(move || {
-                accept::listen(&listener, &postboxes, &counters, connections_max);
+                accept::listen(&listener, entrance, &postboxes, &counters, connections_max);
             })?;
         }
         Ok(())
@@ -197,14 +225,20 @@ pub(crate) struct Core {
     pub(crate) pipes: Rc<Pipes>,
     /// Its TLS configurations.
     pub(crate) tls: RefCell<TlsConfigs>,
-    /// See [`Settings::cluster_domain`].
-    pub(crate) cluster_domain: Box<str>,
+    /// What it knows of certificates to meet callers with.
+    pub(crate) certificates: Certificates,
+    /// See [`Settings::own`].
+    pub(crate) own: Arc<Own>,
+    /// See [`Settings::passthrough`].
+    pub(crate) passthrough: Arc<Passthrough>,
+    /// What this process calls itself in `Via`.
+    pub(crate) pseudonym: Box<str>,
     /// See [`Settings::loopback_allowed`].
     pub(crate) loopback_allowed: bool,
     snapshots: RefCell<Reader>,
     draining: Cell<bool>,
     requests: Cell<u64>,
-    request_prefix: u64,
+    process: u64,
 }
 
 impl Core {
@@ -222,7 +256,8 @@ impl Core {
     pub(crate) fn next_request_id(&self) -> Box<str> {
         let number = self.requests.get() + 1;
         self.requests.set(number);
-        format!("{:016x}-{number:x}", self.request_prefix).into_boxed_str()
+        let Self { process, index, .. } = self;
+        format!("{process:016x}-{index:x}-{number:x}").into_boxed_str()
     }
 
     /// Deals with one piece of mail.
@@ -242,6 +277,10 @@ impl Core {
                 self.logins.given(account, scopes, granted, &self.limits);
             }
             Mail::Addresses(number, found) => self.names.deliver(number, found, Instant::now()),
+            Mail::Certificate(number, made) => {
+                self.certificates.deliver(number, made, &self.limits);
+            }
+            Mail::ForgetCertificates => self.certificates.forget(),
             Mail::Drain => {
                 self.draining.set(true);
                 core_io::wake_all();
@@ -262,23 +301,9 @@ impl Core {
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
         self.names.expire(now, self.limits.resolve_stale_max);
         self.verdicts.expire(&self.limits);
+        self.certificates.expire(now, &self.limits);
         self.logins.expire(is_live, &self.limits);
     }
-}
-
-/// Runs `connection` to its end. A panic ends it and is counted; the core and its other connections
-/// go on (monoio would let it end the whole thread).
-fn contained(
-    connection: impl Future<Output = ()>,
-    counters: Arc<Counters>,
-) -> impl Future<Output = ()> {
-    // No async block, which would hold the connection's future twice: as given and as awaited.
-    AssertUnwindSafe(connection).catch_unwind().map(move |ended| {
-        if ended.is_err() {
-            counters.panics.add(1);
-            tracing::error!("a connection's task panicked");
-        }
-    })
 }
 
 /// What a core grows from, on its own thread.
@@ -291,7 +316,11 @@ struct Seed {
     questions: Sender<Question>,
     login_questions: Sender<LoginQuestion>,
     lookups: Sender<Lookup>,
-    cluster_domain: Box<str>,
+    commissions: Sender<Commission>,
+    own: Arc<Own>,
+    passthrough: Arc<Passthrough>,
+    tickets: Arc<dyn ProducesTickets>,
+    process: u64,
     loopback_allowed: bool,
 }
 
@@ -329,50 +358,34 @@ impl Seed {
         let missing = || io::Error::other("a core without counters or mailbox");
         let counters = Arc::clone(self.all.get(self.index).ok_or_else(missing)?);
         let postbox = self.postboxes.get(self.index).ok_or_else(missing)?.clone();
-        let mut prefix = [0; 8];
-        SystemRandom::new().fill(&mut prefix).map_err(|_| io::Error::other("no randomness"))?;
         let Limits { idle_registry_wait, idle_registry_max, .. } = *self.limits;
         Ok(Core {
             index: self.index,
             verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
+            certificates: Certificates::new(
+                self.commissions,
+                postbox.clone(),
+                Arc::clone(&counters),
+                self.tickets,
+            ),
             logins: Logins::new(self.login_questions, postbox.clone(), Arc::clone(&counters)),
             names: Names::new(self.lookups, postbox),
             pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
             pipes: Pipes::new(&self.limits, &counters),
             tls: RefCell::default(),
-            cluster_domain: self.cluster_domain,
+            own: self.own,
+            passthrough: self.passthrough,
+            pseudonym: via::pseudonym(&format!("{:016x}", self.process)).into(),
             loopback_allowed: self.loopback_allowed,
             snapshots: RefCell::new(self.snapshots),
             draining: Cell::new(false),
             requests: Cell::new(0),
-            request_prefix: u64::from_ne_bytes(prefix),
+            process: self.process,
             limits: self.limits,
             counters,
             all: self.all,
             postboxes: self.postboxes,
         })
-    }
-}
-
-/// Keeps this thread on one of the processors the process may use. Which one core 0 gets depends
-/// on the process, so that several on one machine do not all crowd the first processors.
-fn pin(index: usize) {
-    let Ok(allowed) = sched_getaffinity(None) else {
-        return;
-    };
-    let processors: Vec<usize> =
-        (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect();
-    let first = usize::try_from(std::process::id()).unwrap_or_default();
-    let Some(place) = (first + index).checked_rem(processors.len()) else {
-        return;
-    };
-    let Some(processor) = processors.get(place) else {
-        return;
-    };
-    let mut only = CpuSet::new();
-    only.set(*processor);
-    if let Err(error) = sched_setaffinity(None, &only) {
-        tracing::debug!(%error, "a core is not pinned");
     }
 }
 
@@ -400,7 +413,11 @@ mod tests {
             questions,
             login_questions: crossbeam::channel::bounded(1).0,
             lookups: resolve::start_helpers().unwrap(),
-            cluster_domain: "cluster.local".into(),
+            commissions: crossbeam::channel::bounded(1).0,
+            own: Arc::new(Own { cluster_domain: "cluster.local".into(), ..Own::default() }),
+            passthrough: Arc::default(),
+            tickets: rustls::crypto::ring::Ticketer::new().unwrap(),
+            process: 1,
             loopback_allowed: true,
         }
     }
@@ -418,6 +435,7 @@ mod tests {
         let handover = Handover {
             socket: socket.unwrap().into(),
             peer: address,
+            entrance: Entrance::Either,
             already_read: Buffer::default(),
             place: Place::take(&core.counters),
             transfer: None,

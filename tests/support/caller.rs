@@ -8,6 +8,10 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+
 use super::{PATIENCE, TOKEN, base64, leak};
 
 /// What a story keeps of a caller's bytes to search them; a blob need not be kept whole.
@@ -15,9 +19,86 @@ const SEARCHED_BYTES: usize = 1 << 20;
 
 /// A connection to the proxy.
 pub(crate) struct Caller {
-    socket: TcpStream,
+    line: Line,
     unread: Vec<u8>,
     seen: Vec<u8>,
+}
+
+/// What a caller's bytes go over.
+enum Line {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Line {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Line {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(into),
+            Self::Tls(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// How a caller begins TLS.
+pub(crate) struct Hello<'a> {
+    /// The roots it trusts, in PEM.
+    pub(crate) roots: &'a str,
+    /// Whom it wants to meet; an IP address sends no name along.
+    pub(crate) name: &'a str,
+    /// The protocols it offers inside.
+    pub(crate) alpn: &'a [&'a str],
+    /// Whether it speaks TLS 1.2 and no later one.
+    pub(crate) old: bool,
+}
+
+impl<'a> Hello<'a> {
+    /// As most clients do.
+    pub(crate) fn to(name: &'a str, roots: &'a str) -> Self {
+        Self { roots, name, alpn: &["http/1.1"], old: false }
+    }
+
+    pub(crate) fn session(&self) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(
+            CertificateDer::pem_slice_iter(self.roots.as_bytes()).map(Result::unwrap),
+        );
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = match self.old {
+            true => builder.with_protocol_versions(&[&rustls::version::TLS12]),
+            false => builder.with_safe_default_protocol_versions(),
+        };
+        let mut config =
+            builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = ServerName::try_from(self.name.to_owned()).expect("a name");
+        ClientConnection::new(config.into(), name).expect("a session")
+    }
 }
 
 /// One answer, whole.
@@ -31,6 +112,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// The statuses of the interim answers before it.
     pub(crate) interim: Vec<u16>,
+    /// The reason phrase.
+    pub(crate) reason: String,
 }
 
 /// Why there is no whole answer.
@@ -53,27 +136,63 @@ impl Caller {
         socket.set_nodelay(true).expect("nodelay");
         socket.set_read_timeout(Some(PATIENCE)).expect("read timeout");
         socket.set_write_timeout(Some(PATIENCE)).expect("write timeout");
-        Self { socket, unread: Vec::new(), seen: Vec::new() }
+        Self { line: Line::Plain(socket), unread: Vec::new(), seen: Vec::new() }
+    }
+
+    /// The same connection inside TLS, its handshake done; or why there is none.
+    pub(crate) fn with_tls(mut self, hello: &Hello<'_>) -> Result<Self, String> {
+        let fresh = TcpStream::try_clone(self.line.socket()).expect("a handle");
+        let mut stream = StreamOwned::new(hello.session(), fresh);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).map_err(|cause| cause.to_string())?;
+        }
+        assert!(self.unread.is_empty(), "nothing comes before the handshake");
+        self.line = Line::Tls(Box::new(stream));
+        Ok(self)
+    }
+
+    /// The end of the certificate chain that the other side has shown, in DER.
+    pub(crate) fn leaf(&self) -> Vec<u8> {
+        match &self.line {
+            Line::Plain(_) => Vec::new(),
+            Line::Tls(stream) => {
+                stream.conn.peer_certificates().map_or(Vec::new(), |chain| chain[0].to_vec())
+            }
+        }
+    }
+
+    /// Asks for a tunnel to `authority` as the marked caller who lists `connectors`.
+    pub(crate) fn connect_to(&mut self, authority: &str, connectors: &str) -> Answer {
+        self.send(format!(
+            "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\
+             Proxy-Authorization: {}\r\n\r\n",
+            listing(connectors, TOKEN)
+        ));
+        let mut head = self.head().unwrap_or_else(|broken| panic!("{broken:?} after CONNECT"));
+        if head.status != 200 {
+            head.body = self.body("CONNECT", &head).expect("a body with an end");
+        }
+        head
     }
 
     /// A second handle, to send while this one receives.
     pub(crate) fn sending_half(&self) -> TcpStream {
-        self.socket.try_clone().expect("a handle")
+        self.line.socket().try_clone().expect("a handle")
     }
 
     /// Waits for answers this long instead of [`PATIENCE`].
     pub(crate) fn patience(&self, patience: Duration) {
-        self.socket.set_read_timeout(Some(patience)).expect("read timeout");
+        self.line.socket().set_read_timeout(Some(patience)).expect("read timeout");
     }
 
     /// Sends `bytes` as they are.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).expect("the proxy reads");
+        self.line.write_all(bytes.as_ref()).expect("the proxy reads");
     }
 
     /// Sends what the other side still takes; it may have closed already.
     pub(crate) fn send_if_taken(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.socket.write_all(bytes.as_ref());
+        let _ = self.line.write_all(bytes.as_ref());
     }
 
     /// Sends a request and reads its answer.
@@ -150,6 +269,20 @@ impl Caller {
         }
     }
 
+    /// Reads `length` bytes of a body and keeps none of them.
+    pub(crate) fn skip(&mut self, length: u64) -> Result<(), Broken> {
+        let mut left = length;
+        while left > 0 {
+            if self.unread.is_empty() {
+                self.more()?;
+            }
+            let count = self.unread.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.unread.drain(..count);
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
     /// How the connection ends, when nothing more of an answer is expected: [`Broken::Ended`] for
     /// a clean end. Bytes that still come are an answer nobody asked for.
     pub(crate) fn end(&mut self) -> Broken {
@@ -164,12 +297,12 @@ impl Caller {
 
     /// Ends the sending direction and goes on receiving.
     pub(crate) fn finish(&self) {
-        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = self.line.socket().shutdown(Shutdown::Write);
     }
 
     /// Goes away as a process that is killed does: with a reset.
     pub(crate) fn reset(self) {
-        reset_on_close(&self.socket);
+        reset_on_close(self.line.socket());
     }
 
     fn chunks(&mut self, body: &mut Vec<u8>) -> Result<(), Broken> {
@@ -216,7 +349,7 @@ impl Caller {
 
     fn more(&mut self) -> Result<(), Broken> {
         let mut buffer = vec![0; 256 << 10];
-        match self.socket.read(&mut buffer) {
+        match self.line.read(&mut buffer) {
             Ok(0) => Err(Broken::Ended),
             Ok(count) => {
                 let room = SEARCHED_BYTES.saturating_sub(self.seen.len()).min(count);
@@ -281,6 +414,20 @@ pub(crate) fn basic(token: &str) -> String {
     format!("Basic {}", base64(format!("pod:{token}")))
 }
 
+/// The `Proxy-Authorization` value of a caller who lists `connectors`.
+pub(crate) fn listing(connectors: &str, token: &str) -> String {
+    format!("Basic {}", base64(format!("{connectors}:{token}")))
+}
+
+/// A request of the marked caller, who lists `connectors`, to a forward proxy.
+pub(crate) fn proxied(method: &str, url: &str, connectors: &str, more: &str) -> String {
+    let authorization = listing(connectors, TOKEN);
+    format!(
+        "{method} {url} HTTP/1.1\r\nHost: elsewhere\r\n\
+         Proxy-Authorization: {authorization}\r\n{more}\r\n"
+    )
+}
+
 /// A request of the marked caller without a body. `more` holds whole field lines.
 pub(crate) fn request(method: &str, target: &str, more: &str) -> String {
     let authorization = basic(TOKEN);
@@ -321,5 +468,6 @@ fn parse(head: &[u8]) -> Result<Answer, Broken> {
         }
         fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Ok(Answer { status, fields, body: Vec::new(), interim: Vec::new() })
+    let reason = first.get("HTTP/1.1 200 ".len()..).unwrap_or_default().to_owned();
+    Ok(Answer { status, fields, body: Vec::new(), interim: Vec::new(), reason })
 }

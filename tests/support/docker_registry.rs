@@ -25,12 +25,28 @@ pub(crate) struct DockerRegistry {
     scratch: TempDir,
     port: u16,
     ca: Option<String>,
+    name: &'static str,
 }
 
 impl DockerRegistry {
     /// One that speaks plain HTTP.
     pub(crate) fn http() -> Self {
         Self::start(None, USER, PASSWORD)
+    }
+
+    /// One that speaks plain HTTP and is called `name`.
+    pub(crate) fn http_called(name: &'static str) -> Self {
+        let mut registry = Self::http();
+        registry.name = name;
+        registry
+    }
+
+    /// One that speaks TLS, with a certificate for `name`.
+    pub(crate) fn https_called(name: &'static str) -> Self {
+        let certificates = Certificates::issue(&["127.0.0.1", name]);
+        let mut registry = Self::start(Some(certificates), USER, PASSWORD);
+        registry.name = name;
+        registry
     }
 
     /// One that speaks plain HTTP, for one account: the registry behind a front.
@@ -112,7 +128,7 @@ impl DockerRegistry {
             .spawn()
             .expect("docker-registry starts");
         let ca = tls.map(|tls| tls.ca.clone());
-        let mut registry = Self { child, scratch, port, ca };
+        let mut registry = Self { child, scratch, port, ca, name: "127.0.0.1" };
         let up = within(Duration::from_secs(30), "docker-registry listens", || {
             if registry.child.try_wait().expect("a child").is_some() {
                 return Some(false);
@@ -130,7 +146,7 @@ impl DockerRegistry {
 
     /// `host:port`, for those who may go to it directly.
     pub(crate) fn authority(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.name, self.port)
     }
 
     /// The PEM certificate of its CA; empty for plain HTTP.

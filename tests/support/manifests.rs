@@ -57,6 +57,12 @@ impl Manifests {
         set.with(&format!("{namespace}-rights.yaml"), &right(namespace))
     }
 
+    /// The same set with one file less.
+    pub(crate) fn without(mut self, file: &str) -> Self {
+        self.0.remove(file);
+        self
+    }
+
     /// Name and text of each file.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, text)| (name.as_str(), text.as_str()))

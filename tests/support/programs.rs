@@ -57,6 +57,7 @@ pub(crate) fn with_hosts(scratch: &Path, hosts: &str, program: &str) -> Command 
 pub(crate) struct Job {
     scratch: TempDir,
     hosts: Option<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Job {
@@ -82,12 +83,18 @@ impl Job {
             at("graphroot")
         );
         write(at("storage.conf"), storage);
-        Self { scratch, hosts: None }
+        Self { scratch, hosts: None, variables: Vec::new() }
     }
 
     /// The same job where `name` resolves to this machine.
     pub(crate) fn resolving(mut self, name: &str) -> Self {
         self.hosts = Some(format!("127.0.0.1 localhost {name}\n"));
+        self
+    }
+
+    /// The same job with a variable more in its environment.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -125,6 +132,7 @@ impl Job {
             .env("CONTAINERS_CONF", at("containers.conf"))
             .env_remove("http_proxy")
             .env_remove("https_proxy")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("the program starts");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

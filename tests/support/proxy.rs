@@ -72,6 +72,13 @@ impl Proxy {
         })
     }
 
+    /// A proxy that keeps its CA in the folder `ca`.
+    pub(crate) fn start_with_ca(manifests: &Manifests, flags: &[&str], ca: &str) -> Self {
+        Self::start_through(manifests, &[flags, &["--ca-dir", ca]].concat(), |_| {
+            Command::new(PROGRAM)
+        })
+    }
+
     /// The same where `/etc/hosts` holds `hosts`; the machine needs `unshare` and root for it.
     pub(crate) fn start_with_hosts(
         manifests: &Manifests,
@@ -98,6 +105,11 @@ impl Proxy {
         }
         let mut command = command(scratch.path());
         command.arg("proxy").arg("--file").arg(&folder);
+        // A user of its own has its state elsewhere, or none; so has a container, which does not
+        // see this environment.
+        if !scratch.path().join("harbor-connector").exists() {
+            command.env("HARBOR_CONNECTOR_CA_DIR", scratch.path().join("ca"));
+        }
         let mut proxy = Self::spawn(command, scratch, flags);
         proxy.await_ready();
         proxy
@@ -208,6 +220,16 @@ impl Proxy {
         self.scratch.path().join("manifests")
     }
 
+    /// What callers have to trust so that it may end their TLS.
+    pub(crate) fn ca(&self) -> String {
+        read(&self.ca_path())
+    }
+
+    /// The file that holds it.
+    pub(crate) fn ca_path(&self) -> PathBuf {
+        self.ready["ca"].as_str().expect("it says where ca.crt is").into()
+    }
+
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         self.output("stderr")
@@ -286,6 +308,7 @@ pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
     let child = Command::new(PROGRAM)
         .args(arguments)
+        .env("HARBOR_CONNECTOR_CA_DIR", scratch.path().join("ca"))
         .stdin(Stdio::null())
         .stdout(file("stdout"))
         .stderr(file("stderr"))

@@ -157,6 +157,7 @@ fn ours(ground: &Ground, program: &Path, io: &str) -> anyhow::Result<Running> {
     let mut command = pinned(program, ground.cpu);
     command.args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "1"]);
     command.arg("--file").arg(&folder);
+    command.arg("--ca-dir").arg(ground.folder.path().join("ca"));
     command.env("HARBOR_CONNECTOR_IO", io);
     // The peers write no access log either.
     command.env("HARBOR_CONNECTOR_LOG_FILTER", "warn");

@@ -39,6 +39,8 @@ impl Proxy {
         let mut command = Command::new(&program);
         command.args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--file"]);
         command.arg(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        // The CA of a demonstration is not the machine's.
+        command.env("HARBOR_CONNECTOR_CA_DIR", std::env::temp_dir().join("harbor-connector-demo"));
         // Nobody else has to notice first that this proxy goes away, so it need not wait for that.
         command.env("HARBOR_CONNECTOR_DRAIN_GRACE_SECONDS", "0");
         // A group of its own: Ctrl-C reaches this program alone, which then ends the proxy.

@@ -76,6 +76,7 @@ impl Collector for Exposed {
         self.source(&mut page)?;
         self.exchanges(&mut page)?;
         self.connections(&mut page)?;
+        self.callers_tls(&mut page)?;
         self.registries(&mut page)?;
         self.logins(&mut page)?;
         self.reviews(&mut page)?;
@@ -167,6 +168,28 @@ impl Exposed {
         )?;
         let handed_over = self.sum(|core| &core.handed_over);
         page.counter("connections_handed_over", "Connections moved to a freer core", handed_over)
+    }
+
+    fn callers_tls(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        page.counters(
+            "handshakes",
+            "TLS handshakes with callers",
+            [
+                ([("end", "done")], self.sum(|core| &core.handshakes)),
+                ([("end", "failed")], self.sum(|core| &core.handshakes_failed)),
+            ],
+        )?;
+        let asked = self.sum(|core| &core.certificates_asked);
+        page.counter("certificates_asked", "Certificates asked of the authority", asked)?;
+        let intercepted = self.sum(|core| &core.interceptions);
+        page.counter("interceptions", "Tunnels ended here in a registry's stead", intercepted)?;
+        let tunnels = self.sum(|core| &core.tunnels);
+        page.counter("tunnels", "Tunnels to hosts that are no connector's", tunnels)?;
+        page.gauges(
+            "tunnels_open",
+            "Tunnels to hosts that are no connector's, open",
+            self.each(|core| &core.tunnels_open),
+        )
     }
 
     fn registries(&self, page: &mut Page<'_, '_>) -> fmt::Result {

@@ -48,7 +48,7 @@ pub(super) async fn answer(
             let end = relay(inbound, &mut outlet, answer.head, framing, ahead, record, core).await;
             record.end = Some(end);
             if end.is_err() {
-                return Ok(Next::Close);
+                return Ok(Next::Cut);
             }
         }
         Reply::Replace(kind) => {
@@ -144,7 +144,7 @@ pub(super) async fn refuse(
 ) -> Next {
     let bytes = reply::refusal(error.kind, record, close);
     if say(inbound, &bytes, core).await.is_ok() {
-        record.status = error.kind.facts().status;
+        record.status = reply::status(error.kind, record);
     }
     record.end = Some(Err(error));
     if close { Next::Linger } else { Next::Another }

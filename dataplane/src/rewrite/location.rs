@@ -155,7 +155,7 @@ fn escapes_are_plain(segment: &str) -> bool {
 fn for_caller(path: &str, query: Option<&str>, back: &ReturnPath) -> String {
     let (question_mark, query) = query.map_or(("", ""), |query| ("?", query));
     match (back.form, path.strip_prefix("/v2")) {
-        (Form::Host, _) => [path, question_mark, query].concat(),
+        (Form::Host | Form::Forward, _) => [path, question_mark, query].concat(),
         (Form::Path, Some(rest)) => ["/v2", &back.prefix, rest, question_mark, query].concat(),
         (Form::Path, None) => [&back.prefix, path, question_mark, query].concat(),
     }

@@ -96,6 +96,8 @@ fn value<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
 fn source(from: &str, form: Form, connector: &ConnectorRef) -> Option<String> {
     let plain = from.replace("%2F", "/").replace("%2f", "/");
     let repository = match (name::split_prefix(&plain), form) {
+        // The registry's own names.
+        (_, Form::Forward) => &plain,
         (Some(((namespace, name), rest)), _) => {
             let same = namespace == connector.namespace() && name == connector.name();
             same.then_some(rest)?

@@ -46,6 +46,7 @@ fn sent(line: &str, fields: &str) -> String {
     let ours = format!("Authorization: {}\r\n", str::from_utf8(CREDENTIAL).unwrap());
     assert!(head.contains(&ours));
     let head = head.replace(&ours, "").replace("X-Request-ID: id-1\r\n", "");
+    let head = head.replace("Via: 1.1 harbor-connector-id\r\n", "");
     head.replace("Host: harbor.example.com\r\n", "").replace("\r\n", "\n")
 }
 
@@ -110,6 +111,7 @@ fn the_registrys_head_holds_the_credential_and_not_the_callers() {
         User-Agent: docker/28
         Authorization: Basic cm9ib3Q6czNjcmV0
         X-Request-ID: id-1
+        Via: 1.1 harbor-connector-id
         Content-Length: 10
 
     "#]]

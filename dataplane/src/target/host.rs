@@ -6,7 +6,7 @@ use crate::vocabulary::{ConnectorRef, is_dns_label};
 
 /// The connector behind `c-<name>.<namespace>`, `….svc` or `….svc.<cluster domain>`: in any case,
 /// with or without a port and a trailing dot.
-pub(super) fn connector(host: &str, cluster_domain: &str) -> Option<ConnectorRef> {
+pub(crate) fn connector(host: &str, cluster_domain: &str) -> Option<ConnectorRef> {
     let host = host.split_once(':').map_or(host, |(name, _port)| name);
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let (service, rest) = host.split_once('.')?;

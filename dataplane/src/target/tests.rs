@@ -458,3 +458,92 @@ fn any_target_that_is_taken_has_one_meaning() {
     }
     assert!(taken > 200, "only {taken} were taken");
 }
+
+#[test]
+fn an_absolute_url_or_a_connect_names_the_registry_by_its_own_host() {
+    let forward = |line: &str| {
+        target(line, "proxy", "").map_err(|kind| kind.facts().word).map(|target| {
+            let origin = target.origin().map(ToString::to_string).unwrap_or_default();
+            format!("{} {:?} {origin} {}", target.route().as_str(), target.form(), target.rest())
+        })
+    };
+    for (line, expected) in [
+        (
+            "GET http://harbor.example.com/v2/p/r/manifests/v1",
+            "manifest Forward http://harbor.example.com /v2/p/r/manifests/v1",
+        ),
+        (
+            "GET https://HARBOR.example.com.:443/v2/p/r/tags/list?n=1",
+            "tags Forward https://harbor.example.com /v2/p/r/tags/list",
+        ),
+        ("GET http://[FD00::7]:5000/v2/", "ping Forward http://[fd00::7]:5000 /v2/"),
+        // Foreign to a registry; whether it is told so depends on who asks.
+        (
+            "GET http://www.example.com/index.html",
+            "unknown Forward http://www.example.com /index.html",
+        ),
+        ("PUT http://www.example.com/v2/", "unknown Forward http://www.example.com /v2/"),
+    ] {
+        assert_eq!(forward(line).as_deref(), Ok(expected), "{line}");
+    }
+    let connect = |target: &str, host: &str| {
+        let text = format!("CONNECT {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let (head, _) = parse::request(text.as_bytes(), &limits()).unwrap().unwrap();
+        let found = of(&head, "cluster.local", &limits());
+        found.map(|found| found.origin().unwrap().to_host_and_port()).ok()
+    };
+    let at = Some("harbor.example.com:443".to_owned());
+    for host in ["harbor.example.com:443", "harbor.example.com", "Harbor.example.com."] {
+        assert_eq!(connect("harbor.example.com:443", host), at, "{host}");
+    }
+    assert_eq!(connect("[::1]:443", "[::1]:443"), Some("[::1]:443".to_owned()));
+    assert_eq!(connect("harbor.example.com:443", "other.example.com"), None);
+    assert_eq!(connect("harbor.example.com", "harbor.example.com"), None);
+}
+
+#[test]
+fn inside_a_tunnel_the_host_is_the_tunnels_and_names_stay_as_they_are() {
+    use crate::vocabulary::Scheme;
+    let origin = Origin { scheme: Scheme::Https, host: "h.example".into(), port: 443 };
+    let inside = |line: &str, host: &str| {
+        let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let (head, _) = parse::request(head.as_bytes(), &limits()).unwrap().unwrap();
+        let connector = ConnectorRef::new("ci", "h");
+        let found = forward::inside(&head, &origin, &connector, &limits());
+        found.map(|found| found.rest().to_owned()).map_err(|kind| kind.facts().word)
+    };
+    let path = "/v2/namespaces/a/connectors/b/r/manifests/v1";
+    for host in ["h.example", "h.example:443", "H.example."] {
+        assert_eq!(inside(&format!("GET {path}"), host).as_deref(), Ok(path), "{host}");
+    }
+    assert_eq!(inside(&format!("GET https://h.example{path}"), "h.example").as_deref(), Ok(path));
+    for (line, host) in [
+        ("GET /v2/", "other.example"),
+        ("GET /v2/", "h.example:80"),
+        ("GET http://h.example/v2/", "h.example"),
+        ("GET https://other.example/v2/", "h.example"),
+    ] {
+        assert_eq!(inside(line, host), Err("misdirected"), "{line} at {host}");
+    }
+    assert_eq!(inside("CONNECT h.example:443", "h.example:443"), Err("malformed"));
+}
+
+#[test]
+fn whatever_callers_of_the_forward_proxy_write_has_one_meaning() {
+    use base64::Engine as _;
+    let mut taken = 0;
+    for seed in 0..4000 {
+        let mut dice = Dice::new(seed);
+        let mut piece = |count: usize, choices: &[&str]| -> String {
+            (0..1 + dice.below(count)).map(|_| dice.pick(choices).to_owned()).collect()
+        };
+        let user = piece(6, &["ci", "/", "%2F", ",", "h", "A", "-", " "]);
+        let pair = format!("{user}{}", piece(2, &[":", "t", ":t"]));
+        let value = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+        let choices =
+            ["a", ".", "B", ":", "443", "0", "[::1]", "[", "]", "@", "-", "%", "10.0.0.1"];
+        let text = [value.as_bytes(), b"\0", piece(6, &choices).as_bytes()].concat();
+        taken += usize::from(fuzzing::forward(&text));
+    }
+    assert!(taken > 200, "only {taken} were taken");
+}

@@ -16,12 +16,12 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
 
-use rustls::ClientConnection;
+use rustls::Connection;
 
 use crate::buffer::Block;
 use crate::io::Socket;
 
-/// A TLS session, our side being the one that connected, and the socket under it.
+/// A TLS session, on either side of it, and the socket under it.
 pub(crate) struct TlsSession {
     socket: Socket,
     state: RefCell<State>,
@@ -29,7 +29,7 @@ pub(crate) struct TlsSession {
 
 impl TlsSession {
     /// A session over a connected socket, its handshake still to come.
-    pub(super) fn new(socket: Socket, mut session: ClientConnection, blocks: Rc<Blocks>) -> Self {
+    pub(super) fn new(socket: Socket, mut session: Connection, blocks: Rc<Blocks>) -> Self {
         session.set_buffer_limit(Some(ROUND_BYTES));
         Self { socket, state: RefCell::new(State { session, blocks, held: None }) }
     }
@@ -84,6 +84,11 @@ impl TlsSession {
     /// Sends the ciphertext that the session holds, or fails with `WouldBlock`.
     pub(super) fn try_flush(&self) -> io::Result<()> {
         self.flush(&mut self.state.borrow_mut())
+    }
+
+    /// Has the session say that nothing more will be sent; it leaves with the next flush.
+    pub(super) fn close_notify(&self) {
+        self.state.borrow_mut().session.send_close_notify();
     }
 
     /// Whether nothing has been received that a reader would have to see. A session ticket may have
@@ -154,7 +159,7 @@ impl TlsSession {
 }
 
 struct State {
-    session: ClientConnection,
+    session: Connection,
     blocks: Rc<Blocks>,
     /// Ciphertext received and not yet given to the session.
     held: Option<Held>,

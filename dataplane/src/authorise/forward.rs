@@ -1,0 +1,88 @@
+//! The right of a caller who names a registry's host: one of the connectors it lists serves it.
+//!
+//! Each listed connector is asked about, in order, before any of them is looked up: whoever may not
+//! use a connector does not learn that it exists. A request inside an intercepted tunnel brings the
+//! identity of its CONNECT along, and is asked about again.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{Allowed, listed};
+use crate::accept::Parsed;
+use crate::account::Record;
+use crate::error::{Error, Kind, Stage};
+use crate::intercept::Interception;
+use crate::snapshot::Snapshot;
+use crate::vocabulary::{ConnectorRef, Token, Verdict};
+use crate::worker::Core;
+
+/// See [`super::check`].
+pub(super) async fn check(
+    parsed: Parsed,
+    core: &Core,
+    record: &mut Record,
+) -> Result<Allowed, Error> {
+    if let Some(interception) = parsed.interception.clone() {
+        return inside(parsed, &interception, core, record).await;
+    }
+    let (listed, token) = listed::of(&parsed.head.fields, &core.limits).map_err(fail)?;
+    let mut allowed = Vec::with_capacity(listed.len());
+    let mut denied = None;
+    for connector in listed {
+        match ask(&token, &connector, core, record).await? {
+            true => allowed.push(connector),
+            false => denied = denied.or(Some(connector)),
+        }
+    }
+    let mut parsed = parsed;
+    let serving = parsed.target.origin().and_then(|origin| {
+        core.with_snapshot(|snapshot| snapshot.serving(&allowed, origin).cloned())
+    });
+    if let Some(connector) = serving {
+        record.connector = Some(connector.clone());
+        parsed.target.serve_by(connector);
+    } else if let Some(connector) = denied {
+        record.connector = Some(connector);
+        return Err(fail(Kind::Denied));
+    }
+    Ok(Allowed { parsed, token: Some(token) })
+}
+
+async fn inside(
+    parsed: Parsed,
+    interception: &Rc<Interception>,
+    core: &Core,
+    record: &mut Record,
+) -> Result<Allowed, Error> {
+    let Interception { token, connector, .. } = &**interception;
+    match ask(token, connector, core, record).await? {
+        true => Ok(Allowed { parsed, token: None }),
+        false => Err(fail(Kind::Denied)),
+    }
+}
+
+async fn ask(
+    token: &Token,
+    connector: &ConnectorRef,
+    core: &Core,
+    record: &mut Record,
+) -> Result<bool, Error> {
+    let rights = core.with_snapshot(Snapshot::rights);
+    let verdict = core.verdicts.of(token.clone(), Some(connector), rights, &core.limits).await;
+    match verdict.map_err(fail)? {
+        Verdict::Allowed(caller) => {
+            record.caller = Some(caller);
+            Ok(true)
+        }
+        Verdict::Denied(caller) => {
+            record.caller = Some(Arc::clone(&caller));
+            Ok(false)
+        }
+        Verdict::Unauthenticated => Err(fail(Kind::TokenRejected)),
+        Verdict::Unavailable => Err(fail(Kind::ReviewUnavailable)),
+    }
+}
+
+fn fail(kind: Kind) -> Error {
+    Error::new(Stage::Authorise, kind)
+}
