@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::support::image::Layout;
 use crate::support::kubelet::{Driver, PAUSE, Volume, is_cut_off, outcome, register};
-use crate::support::manifests::right;
+use crate::support::manifests::{ca_secret, connector, right};
 use crate::support::programs::{Job, lacking};
 use crate::support::{
     Cluster, DockerRegistry, HOST, Manifests, Proxy, STRANGER_TOKEN, TOKEN, docker_registry,
@@ -100,6 +100,63 @@ fn a_pod_pushes_and_pulls_with_the_files_of_its_volume_as_they_are() {
     }
     assert_eq!(outcome(&kubelet.unpublish(&volume)), "OK");
     assert!(!files.exists());
+}
+
+const NAME: &str = "harbor.example.com";
+
+#[test]
+fn a_pod_keeps_image_names_with_the_forward_proxy_of_its_volume() {
+    let needed = ["skopeo", "buildah", "curl", "mount namespaces"];
+    if lacking(&[&docker_registry::NEEDED[..], &needed].concat()) {
+        return;
+    }
+    let registry = DockerRegistry::https_called(NAME);
+    let more = "  caCertSecretRef: {name: harbor-ca}\n";
+    let text = connector("ci", "harbor", &registry.url(), more);
+    let manifests = Manifests::for_registry(&registry.url())
+        .with("connector.yaml", &text)
+        .with("ca.yaml", &ca_secret("ci", "harbor-ca", registry.ca()));
+    let hosts = format!("127.0.0.1 localhost {NAME}\n");
+    let proxy = Proxy::start_with_hosts(&manifests, &[], Some(&hosts));
+    // In a cluster the controller writes this.
+    let status =
+        format!("status: {{proxy: {{httpAddress: {{url: 'http://{}'}}}}}}\n", proxy.listen);
+    let manifests = manifests.with("connector.yaml", &(text + &status));
+    let authority = proxy.ca_path().display().to_string();
+    let driver = Driver::start(&manifests, &["--ca-file", &authority]);
+    let kubelet = driver.kubelet();
+    let volume = Volume::of("pod-1", &[CONNECTOR]);
+    assert_eq!(outcome(&kubelet.publish(&volume)), "OK");
+    let files = volume.path(&driver.kubelet_folder());
+
+    // The page's way: a URL from a file, under the names that programs read; and the other, where
+    // `.env` sets them all.
+    let url = seen(&files)["http.proxy"].clone();
+    let bundle = files.join("ca-bundle.crt").display().to_string();
+    let with = |no_proxy: &str| {
+        let job = Job::new("nowhere.example", "nobody", "nothing").with("SSL_CERT_FILE", &bundle);
+        let job = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"]
+            .into_iter()
+            .fold(job, |job, name| job.with(name, &url));
+        job.with("no_proxy", no_proxy).with("NO_PROXY", no_proxy)
+    };
+    let env = seen(&files)[".env"].clone();
+    let listed = env.lines().find_map(|line| line.strip_prefix("no_proxy=")).expect("a list");
+    for (number, job) in [with("localhost,127.0.0.1"), with(listed)].iter().enumerate() {
+        let image = Layout::image(&job.path("image"), 2, 83);
+        let name = format!("docker://{}/team/app-{number}:v1", registry.authority());
+        job.run(&format!("skopeo copy --preserve-digests {} {name}", image.source()));
+        let stored = registry.digest(&format!("team/app-{number}"), "v1");
+        assert_eq!(stored.as_ref(), Some(&image.digest));
+        let plain = name.trim_start_matches("docker://");
+        job.run(&format!("buildah pull {plain}"));
+        job.run(&format!("buildah push {plain} {name}-again"));
+    }
+    let job = Job::new("nowhere.example", "nobody", "nothing");
+    let tags = format!("{}/v2/team/app-0/tags/list", registry.url());
+    let ours = files.join("ca.crt").display().to_string();
+    let asked = job.run(&format!("curl -sS --fail --cacert {ours} --proxy {url} {tags}"));
+    assert!(asked.contains("\"v1\""), "{asked}");
 }
 
 #[test]
