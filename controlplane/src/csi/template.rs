@@ -5,6 +5,8 @@
 //! template uses beyond them, and a value that is not there, is refused by its name: a file with
 //! `<no value>` in it would be found out much later, by a tool.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -109,6 +111,7 @@ fn parameters(
 
 /// The text that the template makes of `data`, within bounds of size and steps.
 fn execute(name: &str, text: &str, data: &serde_json::Value) -> Result<String, TemplateError> {
+    calls::check(text, |called| FUNCTIONS.iter().any(|(known, _)| *known == called))?;
     let mut template = Template::new(name).max_range_iters(RANGE_STEPS_MAX);
     for (name, function) in FUNCTIONS {
         template = template.func(name, function);

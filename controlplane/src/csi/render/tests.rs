@@ -274,6 +274,7 @@ fn what_a_template_cannot_do_is_refused_by_name() {
     };
     for (template, expected) in [
         ("{{ genPrivateKey \"rsa\" }}", "the function genPrivateKey is not supported"),
+        ("{{ if false }}{{ lookup \"v1\" }}{{ end }}", "the function lookup is not supported"),
         ("{{ .Secret.StringData.password }}", ""),
         ("{{ .connector.metadata.labels.nothing }}", "a value that is not there"),
         ("{{ range $i := 100000000 }}x{{ end }}", ""),
