@@ -63,7 +63,7 @@ struct Entry {
     breaker: Breaker,
     /// The cores that are told of each change.
     cores: Vec<Postbox>,
-    tokens: Tokens,
+    tokens: Tokens<Postbox>,
     fetches: Arc<Semaphore>,
 }
 
