@@ -6,6 +6,7 @@
 mod bounds;
 mod csi;
 mod forward;
+mod logging;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -22,6 +23,7 @@ pub use self::bounds::Bounds;
 use self::bounds::seconds;
 pub use self::csi::{CsiFlags, VolumeForm};
 pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
+pub use self::logging::{LogForm, Logging};
 use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
@@ -128,18 +130,9 @@ pub struct ProxyFlags {
     )]
     pub cluster_domain: String,
 
-    /// The form of the log on stderr.
-    #[arg(long, value_enum, env = "HARBOR_CONNECTOR_LOG", default_value = "text")]
-    pub log: LogForm,
-
-    /// What is logged, such as `info` or `warn,access=info`.
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "HARBOR_CONNECTOR_LOG_FILTER",
-        default_value = "info"
-    )]
-    pub log_filter: String,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
 
     /// Lets connectors' addresses be on loopback although they come from a cluster: for a proxy on
     /// a developer's machine. Whoever may write Connectors then reaches what listens there.
@@ -201,15 +194,6 @@ pub enum Io {
     Uring,
     /// epoll.
     Epoll,
-}
-
-/// The form of the log.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LogForm {
-    /// For people.
-    Text,
-    /// For programs, one object a line.
-    Json,
 }
 
 impl ProxyFlags {

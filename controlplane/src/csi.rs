@@ -78,7 +78,7 @@ pub fn run(flags: &CsiFlags) -> Result<bool, Error> {
     process::harden();
     // Whatever is made here is for root, until it is opened to its readers.
     umask(Mode::RWXG | Mode::RWXO);
-    let telemetry = Telemetry::start(flags.log, &flags.log_filter)?;
+    let telemetry = Telemetry::start(flags.logging.log, &flags.logging.log_filter)?;
     let runtime = driver_runtime()?;
     let Some(connectors) = connectors(flags, &runtime)? else {
         return Ok(false);

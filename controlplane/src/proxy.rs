@@ -71,7 +71,7 @@ pub enum Error {
 pub fn run(flags: &ProxyFlags) -> Result<bool, Error> {
     process::harden();
     let files_max = process::raise_files_max();
-    let telemetry = Telemetry::start(flags.log, &flags.log_filter)?;
+    let telemetry = Telemetry::start(flags.logging.log, &flags.logging.log_filter)?;
     let status = Arc::new(Status::default());
     let runtime = control_runtime()?;
     let proxy = Proxy { flags, files_max, dropped: telemetry.dropped(), status, runtime };

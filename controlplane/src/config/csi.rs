@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::LogForm;
+use super::Logging;
 use crate::csi::volume::Storage;
 
 /// The flags of `csi`.
@@ -91,18 +91,9 @@ pub struct CsiFlags {
     )]
     pub cluster_domain: String,
 
-    /// The form of the log on stderr.
-    #[arg(long, value_enum, env = "HARBOR_CONNECTOR_LOG", default_value = "text")]
-    pub log: LogForm,
-
-    /// What is logged, such as `info` or `warn,controlplane::csi=info`.
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "HARBOR_CONNECTOR_LOG_FILTER",
-        default_value = "info"
-    )]
-    pub log_filter: String,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 /// See [`Storage`].
