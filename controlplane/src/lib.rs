@@ -6,6 +6,7 @@
 pub mod config;
 pub mod telemetry;
 pub mod crd;
+pub mod condition;
 pub mod cluster;
 pub mod source;
 pub mod compile;
@@ -17,4 +18,5 @@ pub mod authority;
 pub mod admin;
 pub mod proxy;
 pub mod csi;
+pub mod lease;
 pub mod check;
