@@ -42,7 +42,6 @@ fn a_connector_that_cannot_work_is_refused_with_a_word_on_what_to_do() {
         ("h", with("address", json!("https://h/?x")), "remove it"),
         ("h", with("address", json!("https://h.")), "without a trailing dot"),
         ("h", with("address", json!("https://h:0")), "a port from 1 to 65535"),
-        ("h", with("address", json!(7)), "type"),
         ("h", with("auth", json!({"name": "tokenAuth"})), "write basicAuth"),
         ("h", with("auth", json!({"secretRef": {"name": "s"}})), "write basicAuth"),
         ("h", secret(json!({})), "write the Secret's name"),
@@ -62,6 +61,13 @@ fn a_connector_that_cannot_work_is_refused_with_a_word_on_what_to_do() {
             assert!(message.contains(word), "{spec}: {message}");
         }
     }
+    // By apply, a value of the wrong type is an internal error of the API server.
+    let path =
+        format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{}/connectors", cluster.namespace);
+    let wrong = connector(&cluster, "typed", &with("address", json!(7)));
+    let (status, answer) = cluster.ask("POST", &path, Some(("application/json", &wrong)));
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert!(status == 422 && message.contains("must be of type string"), "{status} {message}");
 }
 
 #[test]

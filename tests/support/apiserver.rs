@@ -9,6 +9,7 @@ mod access;
 mod apply;
 mod definitions;
 mod events;
+mod extensions;
 mod lists;
 pub(crate) mod resources;
 mod rest;
@@ -50,6 +51,7 @@ struct Shared {
     admin_token: String,
     counts: Mutex<BTreeMap<String, u64>>,
     delays: Mutex<Vec<(String, Duration)>>,
+    extensions: Option<extensions::Extensions>,
 }
 
 impl Shared {
@@ -101,6 +103,7 @@ impl ApiServer {
             admin_token: "story-admin".to_owned(),
             counts: Mutex::default(),
             delays: Mutex::default(),
+            extensions: runtime.block_on(extensions::Extensions::start()),
         });
         for name in ["default", "kube-system", "kube-public"] {
             let key = ("namespaces".to_owned(), String::new(), name.to_owned());
@@ -258,11 +261,17 @@ async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<
         body,
     };
     match rest::answer(shared, &asked) {
-        Reply::Json(code, value) => {
-            let text = Bytes::from(value.to_string());
-            let (sender, lines) = mpsc::channel(1);
-            let _ = sender.try_send(text);
-            response(code, lines)
+        Reply::Json(code, value) => json_response(code, &value),
+        Reply::Extension(refusal) => {
+            let server = shared.extensions.as_ref().expect("only where there is one");
+            if let Some((code, value)) = refusal
+                && !server.has(&asked.path).await
+            {
+                return json_response(code, &value);
+            }
+            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            let (code, pieces) = server.answer(&asked, target, shared.cut.subscribe()).await;
+            response(code, pieces)
         }
         Reply::Watch(watch) => {
             let (sender, lines) = mpsc::channel(64);
@@ -271,6 +280,12 @@ async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<
             response(200, lines)
         }
     }
+}
+
+fn json_response(code: u16, value: &Value) -> Response<Lines> {
+    let (sender, lines) = mpsc::channel(1);
+    let _ = sender.try_send(Bytes::from(value.to_string()));
+    response(code, lines)
 }
 
 fn response(code: u16, lines: mpsc::Receiver<Bytes>) -> Response<Lines> {

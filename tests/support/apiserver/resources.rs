@@ -31,6 +31,11 @@ impl Resource {
         }
     }
 
+    /// Whether it is what apiextensions serves: custom resources and their definitions.
+    pub(crate) fn is_extension(&self) -> bool {
+        self.definition.is_some() || self.group == "apiextensions.k8s.io"
+    }
+
     /// The name that messages use, such as `connectors.connectors.alauda.io`.
     pub(crate) fn qualified(&self) -> String {
         match self.group {

@@ -30,6 +30,9 @@ pub(super) struct Asked {
 pub(super) enum Reply {
     Json(u16, Value),
     Watch(Watch),
+    /// The server of custom resources answers, unless it would have to make the object and this
+    /// says why that is refused.
+    Extension(Option<(u16, Value)>),
 }
 
 /// A watch to be served from the store's changes.
@@ -94,6 +97,15 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
         wish.name = selected_name(asked);
     }
     permit(shared, &user, &wish)?;
+    if place.resource.is_extension() && shared.extensions.is_some() {
+        // Who makes an object by applying it needs the right to create it as well.
+        let refusal =
+            (verb == "patch").then(|| permit(shared, &user, &self::wish("create", &place)));
+        let refusal = refusal.and_then(Result::err);
+        return Ok(Reply::Extension(
+            refusal.map(|(code, reason, message)| (code, status(code, reason, &message))),
+        ));
+    }
     if place.resource.definition.is_some() {
         definition(shared, place.resource).ok_or_else(unknown)?;
     }
