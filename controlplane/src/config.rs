@@ -44,8 +44,8 @@ pub enum Verb {
     Proxy(Box<ProxyFlags>),
     /// Serves volumes in which Pods find everything they need to use their connectors.
     Csi(Box<CsiFlags>),
-    /// Gives each Connector of a cluster its Service, and reports how it stands. Of several replicas
-    /// one acts.
+    /// Gives each Connector of a cluster its Service, and reports how it stands. Of several
+    /// replicas one acts.
     Controller(Box<ControllerFlags>),
     /// Compiles the manifests of a folder and prints what is wrong; exit code 1 if anything is.
     Check(CheckFlags),

@@ -1,9 +1,9 @@
 //! The verb `controller`: each Connector gets a Service and a status that says how it stands.
 //!
-//! Flags in; runs until a signal, or until its Lease is lost. Of several replicas one acts. It reads
-//! Connectors, ConnectorClasses and Services and writes Services, statuses, a label and Events. No
-//! Secret is among them: the conditions about credentials are the proxy's, and here they only count
-//! towards `Ready`.
+//! Flags in; runs until a signal, or until its Lease is lost. Of several replicas one acts. It
+//! reads Connectors, ConnectorClasses and Services and writes Services, statuses, a label and
+//! Events. No Secret is among them: the conditions about credentials are the proxy's, and here they
+//! only count towards `Ready`.
 
 pub mod service;
 pub mod known;

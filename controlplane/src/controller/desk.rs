@@ -42,7 +42,7 @@ impl Desk {
         tokio::spawn(watch(Api::all(client.clone()), sender, News::Service));
         Self {
             world: World::new(installation),
-            queue: Queue::new(),
+            queue: Queue::default(),
             news,
             counts: Arc::clone(&writer.counts),
             writer: Arc::new(writer),

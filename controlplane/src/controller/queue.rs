@@ -28,9 +28,8 @@ pub struct Queue<S> {
     failures: HashMap<S, u32>,
 }
 
-impl<S: Clone + Eq + Hash + Ord> Queue<S> {
-    /// Nothing to do.
-    pub fn new() -> Self {
+impl<S> Default for Queue<S> {
+    fn default() -> Self {
         Self {
             due: VecDeque::new(),
             is_due: HashSet::new(),
@@ -39,7 +38,9 @@ impl<S: Clone + Eq + Hash + Ord> Queue<S> {
             failures: HashMap::new(),
         }
     }
+}
 
+impl<S: Clone + Eq + Hash + Ord> Queue<S> {
     /// Something has changed about the subject.
     pub fn add(&mut self, subject: S) {
         if let Some(changed) = self.running.get_mut(&subject) {
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_subject_is_worked_at_once_at_a_time_and_again_if_it_changed_meanwhile() {
-        let (mut queue, now) = (Queue::new(), Instant::now());
+        let (mut queue, now) = (Queue::default(), Instant::now());
         queue.add("a");
         queue.add("a");
         assert_eq!((queue.start(), queue.start()), (Some("a"), None));
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_tried_again_later_each_time_within_a_bound() {
-        let (mut queue, mut now) = (Queue::new(), Instant::now());
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
         queue.add("a");
         let mut pauses = Vec::new();
         for _ in 0..6 {
