@@ -29,6 +29,7 @@ mod conventions;
 mod admission;
 mod cluster;
 mod reviews;
+mod rotation;
 mod hostile;
 mod csi;
 mod memory;

@@ -32,7 +32,7 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
             Ok(csi::run(&flags)?)
         }
         Verb::Ca(flags) => {
-            authority::folder::step(&flags, &mut out)?;
+            authority::step(&flags, &mut out)?;
             Ok(true)
         }
         Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),
