@@ -185,7 +185,8 @@ impl Proxy<'_> {
         let connectors = snapshots.current().len();
         // Whoever owns the folder owns the machine; whoever writes Connectors does not.
         let loopback_allowed = flags.file.is_some() || flags.allow_loopback;
-        let (login_questions, desk) = self.logins(snapshots.clone(), loopback_allowed)?;
+        let (login_questions, desk) =
+            self.logins(snapshots.clone(), loopback_allowed, own.clone())?;
         let (commissions, wanted) = commission::channel();
         let dataplane = Dataplane::start(Settings {
             listeners: listeners.plain,
@@ -212,8 +213,9 @@ impl Proxy<'_> {
         &self,
         snapshots: Publisher,
         loopback_allowed: bool,
+        own: Own,
     ) -> io::Result<(Sender<LoginQuestion>, Arc<login::Desk>)> {
-        let dialer = Dialer::new(self.flags.bounds.connect_seconds, loopback_allowed);
+        let dialer = Dialer::new(self.flags.bounds.connect_seconds, loopback_allowed, own);
         let desk = login::Desk::open(self.runtime.handle(), snapshots, dialer);
         let (questions, asked) = bridge::login_channel();
         bridge::answer_logins(asked, Arc::clone(&desk))?;
