@@ -23,6 +23,7 @@ mod looking;
 mod check;
 mod authority;
 mod forward;
+mod tunnels;
 mod intercept;
 mod faults;
 mod conventions;
