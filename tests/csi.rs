@@ -502,9 +502,7 @@ fn the_driver_registers_itself_and_ends_when_it_is_refused() {
 fn in_cluster() -> (Cluster, Driver) {
     let cluster = Cluster::new();
     cluster.connect("harbor", "https://harbor.example.com");
-    let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/csi-rbac.yaml");
-    cluster.apply(&fs::read_to_string(rights).expect("a manifest"));
-    let driver = Driver::in_cluster(&kubeconfig_of_driver(&cluster));
+    let driver = Driver::in_cluster(&cluster.kubeconfig_of_driver(), &[]);
     (cluster, driver)
 }
 
@@ -588,14 +586,4 @@ fn in_a_cluster_nobody_is_asked_while_nothing_changes() {
     server.resume();
     eventually("the new token", || kubelet.publish(&later).is_ok().then_some(()));
     assert_eq!(seen(&files)["context.token"], later.token);
-}
-
-/// The kubeconfig of the stories, with a token of the driver's own account.
-fn kubeconfig_of_driver(cluster: &Cluster) -> String {
-    let text = fs::read_to_string(&cluster.kubeconfig).expect("a file");
-    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let spec = serde_json::json!({"expirationSeconds": 3600});
-    let token = cluster.token_for("harbor-connector-system", "harbor-connector-csi", &spec);
-    config["users"][0]["user"]["token"] = token.into();
-    config.to_string()
 }

@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use crate::support::caller::{basic, listing, proxied, request};
 use crate::support::dockerd::{self, Dockerd, Surroundings};
 use crate::support::image::Layout;
-use crate::support::manifests::{anonymous_connector, ca_secret, connector};
+use crate::support::manifests::{anonymous_connector, ca_secret, connector, secret};
 use crate::support::programs::{Job, lacking};
 use crate::support::{
     Answer, Broken, Caller, DockerRegistry, FakeRegistry, Manifests, PASSWORD, PREFIX, Proxy,
@@ -256,7 +256,13 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     let registry = FakeRegistry::obliging();
     let own = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let own = own.expect("a free address").to_string();
-    let text = anonymous_connector("ci", "loop", &format!("http://{own}"));
+    // One goes to the registry at once; with a credential the registry is asked about that first.
+    let text = format!(
+        "{}---\n{}---\n{}",
+        anonymous_connector("ci", "loop", &format!("http://{own}")),
+        connector("ci", "other-loop", &format!("http://{own}"), ""),
+        secret("ci", "other-loop", PASSWORD),
+    );
     let manifests = Manifests::for_registry(&registry.url()).with("loop.yaml", &text);
     let flags = ["--listen", &own, "--service-names", "proxy.system.svc"];
     let proxy = Proxy::start(&manifests, &flags);
@@ -274,8 +280,11 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     assert_eq!(registry.requests().len(), 5);
 
     // A connector that leads back to us is found out before a byte of a request is sent.
-    let answer = proxy.get("/v2/namespaces/ci/connectors/loop/a/b/manifests/v1");
-    assert_eq!(answer.status, 508, "{answer}");
+    for name in ["loop", "other-loop"] {
+        let answer = proxy.get(&format!("/v2/namespaces/ci/connectors/{name}/a/b/manifests/v1"));
+        assert_eq!(answer.status, 508, "{name}: {answer}");
+        assert!(answer.text().contains("came back to the proxy"), "{answer}");
+    }
     // And what comes back to us by a longer way is known by its Via.
     let via = registry.requests()[0].field("via").expect("a Via").to_owned();
     let ask = request("GET", &format!("{PREFIX}/a/b/manifests/v1"), &format!("Via: {via}\r\n"));
@@ -412,7 +421,7 @@ fn proxy_for(registries: &[(&str, &DockerRegistry)]) -> Proxy {
             .with_connector("ci", name, &registry.url())
             .with(&format!("ci-{name}.yaml"), &{
                 let text = connector("ci", name, &registry.url(), &more);
-                let secret = crate::support::manifests::secret("ci", name, PASSWORD);
+                let secret = secret("ci", name, PASSWORD);
                 format!("{text}---\n{secret}")
             })
             .with(

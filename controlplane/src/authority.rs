@@ -4,9 +4,14 @@
 //! signs intermediates, each of them constrained to a few names; those sign leaves. Time is an
 //! argument, no file or socket is touched. It never signs for a name that is not permitted.
 
+pub mod cluster;
 pub mod commission;
 pub mod folder;
+mod renewal;
 mod root;
+mod rotation;
+pub mod secret;
+mod verb;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,6 +30,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
 pub use self::root::Root;
+pub use self::verb::{VerbError, step};
 
 /// Why there is no certificate, or no CA.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +47,9 @@ pub enum Error {
     /// A certificate or key that cannot be a CA's.
     #[error("{0}")]
     Unusable(String),
+    /// A step that does not follow from what there is.
+    #[error("{0}")]
+    Step(&'static str),
 }
 
 impl From<rcgen::Error> for Error {

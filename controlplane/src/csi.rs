@@ -12,6 +12,7 @@ mod configuration;
 mod template;
 pub mod tokens;
 pub mod trust;
+pub mod bundle;
 pub mod connectors;
 pub mod cluster;
 pub mod target;
@@ -36,6 +37,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tracing_subscriber::filter::ParseError;
 
+use self::bundle::Bundle;
 use self::cluster::Cluster;
 use self::connectors::{Connectors, Manifests};
 use self::facts::Direct;
@@ -43,7 +45,7 @@ use self::identity::{Card, DRIVER};
 use self::node::{Service, Shelf, Workshop};
 use self::registration::Plugin;
 use self::socket::{Socket, path_of};
-use self::trust::Authority;
+use self::trust::{Authority, Own};
 use self::wire::csi::identity_server::IdentityServer;
 use self::wire::csi::node_server::NodeServer;
 use self::wire::registration::registration_server::RegistrationServer;
@@ -80,24 +82,28 @@ pub fn run(flags: &CsiFlags) -> Result<bool, Error> {
     umask(Mode::RWXG | Mode::RWXO);
     let telemetry = Telemetry::start(flags.logging.log, &flags.logging.log_filter)?;
     let runtime = driver_runtime()?;
-    let Some(connectors) = connectors(flags, &runtime)? else {
+    let Some((connectors, own)) = sources(flags, &runtime)? else {
         return Ok(false);
     };
-    let service = Service::new(workshop(flags, connectors));
+    let service = Service::new(workshop(flags, connectors, own));
     let clean = runtime.block_on(serve(flags, service))?;
     drop(telemetry);
     Ok(clean)
 }
 
-/// The source; nothing, after saying why, if it is a folder that cannot be read.
-fn connectors(flags: &CsiFlags, runtime: &Runtime) -> Result<Option<Connectors>, Error> {
+/// Where connectors come from, and the certificates of the forward proxy; nothing, after saying
+/// why, if it is a folder that cannot be read.
+fn sources(flags: &CsiFlags, runtime: &Runtime) -> Result<Option<(Connectors, Own)>, Error> {
+    let file = flags.ca_file.clone().map(Own::File);
     let Some(folder) = &flags.file else {
-        let client = runtime.block_on(crate::cluster::client())?;
-        let cluster = Cluster::new(client, runtime.handle().clone(), flags.require_proxy_right);
-        return Ok(Some(Connectors::Cluster(cluster)));
+        let (client, calls) = (runtime.block_on(crate::cluster::client())?, runtime.handle());
+        let published = || Bundle::follow(client.clone(), &flags.namespace, calls.clone());
+        let own = file.unwrap_or_else(|| Own::Cluster(published()));
+        let cluster = Cluster::new(client, calls.clone(), flags.require_proxy_right);
+        return Ok(Some((Connectors::Cluster(cluster), own)));
     };
     match Manifests::follow(Folder::new(folder), &flags.cluster_domain) {
-        Ok(manifests) => Ok(Some(Connectors::Folder(manifests))),
+        Ok(manifests) => Ok(Some((Connectors::Folder(manifests), file.unwrap_or(Own::Nowhere)))),
         Err(reasons) => {
             for reason in reasons {
                 tracing::error!("{reason}");
@@ -108,7 +114,7 @@ fn connectors(flags: &CsiFlags, runtime: &Runtime) -> Result<Option<Connectors>,
     }
 }
 
-fn workshop(flags: &CsiFlags, connectors: Connectors) -> Workshop {
+fn workshop(flags: &CsiFlags, connectors: Connectors, own: Own) -> Workshop {
     let mut more = flags.no_proxy.clone();
     // The API server's address as every Pod sees it; it is in no Pod's interest to ask the proxy.
     more.extend(std::env::var("KUBERNETES_SERVICE_HOST").ok().filter(|host| !host.is_empty()));
@@ -118,7 +124,7 @@ fn workshop(flags: &CsiFlags, connectors: Connectors) -> Workshop {
         storage: flags.storage(),
         audience: flags.audience.clone(),
         direct: Direct { cluster_domain: flags.cluster_domain.clone(), more },
-        authority: Authority::new(flags.ca_file.clone()),
+        authority: Authority::new(own),
         connectors,
         shelf: Shelf::default(),
     }

@@ -37,7 +37,7 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
             Ok(true)
         }
         Verb::Ca(flags) => {
-            authority::folder::step(&flags, &mut out)?;
+            authority::step(&flags, &mut out)?;
             Ok(true)
         }
         Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),

@@ -10,7 +10,7 @@ mod publish;
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -24,12 +24,11 @@ use tokio::sync::oneshot;
 use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::filter::ParseError;
 
+use self::authority::Ca;
 pub(crate) use self::authority::default_folder;
 use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
-use crate::authority::Authority;
 use crate::authority::commission::{self, Workshop};
-use crate::authority::folder::Folder as CaFolder;
 use crate::config::ProxyFlags;
 use crate::login::{self, Numbers};
 use crate::registry::Dialer;
@@ -110,7 +109,8 @@ impl Proxy<'_> {
         let admin = listen(self.flags.admin)?;
         let (questions, asked) = bridge::channel();
         bridge::answer(asked, publication.table())?;
-        let serving = self.start(listeners, publication.snapshots(), questions)?;
+        let ca = authority::in_folder(self.flags)?;
+        let serving = self.start(listeners, publication.snapshots(), questions, ca)?;
         let seen = Seen::of(Ok(&texts));
         drop(texts);
         follow(folder, seen, publication)?;
@@ -155,9 +155,10 @@ impl Proxy<'_> {
             let (questions, asked) = bridge::channel();
             bridge::forward(asked, words.clone())?;
             let rules = self.flags.rules();
+            let ca = authority::in_cluster(self.flags, client.clone()).await?;
             let desk = Desk::new(client, rules, snapshots.clone(), words, Arc::clone(&counts));
             tokio::spawn(desk.serve(spoken));
-            let serving = self.start(self.listeners()?, snapshots, questions)?;
+            let serving = self.start(self.listeners()?, snapshots, questions, ca)?;
             shown.store(Arc::new(self.metrics(Some(&serving), Some(&counts))));
             Ok(Some(self.until_drained(&serving, admin_address, &mut signals).await?))
         })
@@ -175,16 +176,17 @@ impl Proxy<'_> {
         listeners: Listeners,
         snapshots: Publisher,
         questions: Sender<Question>,
+        ca: Option<Ca>,
     ) -> Result<Serving, Error> {
         let flags = self.flags;
-        let ca = authority::open(flags)?;
-        let bundle = ca.as_ref().map(|(folder, _)| folder.bundle());
+        let bundle = ca.as_ref().map(|(keeper, _)| keeper.bundle());
         let (listen, listen_tls) = (addresses(&listeners.plain)?, addresses(&listeners.tls)?);
         let own = own(flags, &listen, &listen_tls);
         let connectors = snapshots.current().len();
         // Whoever owns the folder owns the machine; whoever writes Connectors does not.
         let loopback_allowed = flags.file.is_some() || flags.allow_loopback;
-        let (login_questions, desk) = self.logins(snapshots.clone(), loopback_allowed)?;
+        let (login_questions, desk) =
+            self.logins(snapshots.clone(), loopback_allowed, own.clone())?;
         let (commissions, wanted) = commission::channel();
         let dataplane = Dataplane::start(Settings {
             listeners: listeners.plain,
@@ -211,8 +213,9 @@ impl Proxy<'_> {
         &self,
         snapshots: Publisher,
         loopback_allowed: bool,
+        own: Own,
     ) -> io::Result<(Sender<LoginQuestion>, Arc<login::Desk>)> {
-        let dialer = Dialer::new(self.flags.bounds.connect_seconds, loopback_allowed);
+        let dialer = Dialer::new(self.flags.bounds.connect_seconds, loopback_allowed, own);
         let desk = login::Desk::open(self.runtime.handle(), snapshots, dialer);
         let (questions, asked) = bridge::login_channel();
         bridge::answer_logins(asked, Arc::clone(&desk))?;
@@ -265,7 +268,7 @@ struct Serving {
     listen: Vec<SocketAddr>,
     listen_tls: Vec<SocketAddr>,
     /// Where the interception CA's certificate is.
-    ca: Option<PathBuf>,
+    ca: Option<String>,
     connectors: usize,
     /// The counts of logins at registries.
     logins: Arc<Numbers>,
@@ -296,7 +299,7 @@ fn follow(folder: Folder, seen: Seen, mut publication: Publication) -> io::Resul
 struct Announcement {
     listen: Vec<SocketAddr>,
     listen_tls: Vec<SocketAddr>,
-    ca: Option<PathBuf>,
+    ca: Option<String>,
     admin: SocketAddr,
     io: &'static str,
     cores: usize,
@@ -310,7 +313,7 @@ fn announce(serving: &Announcement) {
     let tls = listen_tls.first().map(|first| format!(r#""listen_tls":"{first}","#));
     // Written by hand for the order of its fields; addresses and numbers need no escaping.
     let tls = tls.unwrap_or_default();
-    let path = ca.as_ref().map(|path| Value::from(path.to_string_lossy()).to_string());
+    let path = ca.as_ref().map(|path| Value::from(path.as_str()).to_string());
     let path = path.map(|path| format!(r#","ca":{path}"#)).unwrap_or_default();
     let line = format!(
         r#"{{"listen":"{first}",{tls}"admin":"{admin}","io":"{io}","cores":{cores},"connectors":{connectors}{path}}}"#
@@ -319,20 +322,19 @@ fn announce(serving: &Announcement) {
     if let Err(cause) = writeln!(out, "{line}").and_then(|()| out.flush()) {
         tracing::warn!(%cause, "the line of addresses could not be printed");
     }
-    let ca = ca.as_ref().map(|path| path.display().to_string());
     tracing::info!(?listen, ?listen_tls, %admin, io, cores, connectors, ca, "serving");
 }
 
 /// Where certificates are made, if there is a CA.
 fn workshop(
-    ca: Option<(CaFolder, Authority)>,
+    ca: Option<Ca>,
     snapshots: Publisher,
     own: Own,
     dataplane: &Dataplane,
 ) -> Option<Workshop> {
-    let (folder, authority) = ca?;
+    let (keeper, authority) = ca?;
     let cores = dataplane.cores();
-    Some(Workshop { folder, authority, snapshots, own, cores })
+    Some(Workshop { keeper, authority, snapshots, own, cores })
 }
 
 /// Under what callers reach this proxy.

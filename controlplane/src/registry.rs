@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dataplane::error::Kind;
 use dataplane::vocabulary::{Origin, Scheme, Secret, Trust};
-use dataplane::{is_forbidden, tls_config};
+use dataplane::{Own, is_forbidden, tls_config};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
@@ -61,6 +61,9 @@ pub enum Failure {
     /// Its addresses are never dialled.
     #[error("its address is one that is never dialled")]
     Forbidden,
+    /// It leads back to this proxy.
+    #[error("its address is this proxy's own")]
+    Loop,
     /// Nobody listens there, or nobody answers the connection.
     #[error("it cannot be reached")]
     Unreachable,
@@ -85,6 +88,7 @@ impl Failure {
         match self {
             Self::Unresolved => Some(Kind::RegistryUnresolved),
             Self::Forbidden => Some(Kind::RegistryForbidden),
+            Self::Loop => Some(Kind::Loop),
             Self::Unreachable => Some(Kind::RegistryUnreachable),
             Self::Untrusted => Some(Kind::RegistryUntrusted),
             Self::Silent | Self::Malformed | Self::TooLarge => None,
@@ -96,6 +100,7 @@ impl Failure {
 pub struct Dialer {
     connect_wait: Duration,
     loopback_allowed: bool,
+    own: Own,
     tls: Mutex<HashMap<u64, TlsConnector>>,
 }
 
@@ -106,9 +111,10 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// `connect_wait` is for one address; loopback is dialled only where the source allows it.
-    pub fn new(connect_wait: Duration, loopback_allowed: bool) -> Self {
-        Self { connect_wait, loopback_allowed, tls: Mutex::default() }
+    /// `connect_wait` is for one address; loopback is dialled only where the source allows it, and
+    /// an address of `own` never.
+    pub fn new(connect_wait: Duration, loopback_allowed: bool, own: Own) -> Self {
+        Self { connect_wait, loopback_allowed, own, tls: Mutex::default() }
     }
 
     /// Asks once, on a connection of its own.
@@ -135,6 +141,10 @@ impl Dialer {
                 continue;
             }
             match timeout(self.connect_wait, TcpStream::connect(address)).await {
+                // To ourselves the connector's credential would look like a bad token.
+                Ok(Ok(socket)) if self.own.is_loop(socket.local_addr().ok(), address) => {
+                    failure = Failure::Loop;
+                }
                 Ok(Ok(socket)) => return Ok(socket),
                 Ok(Err(_)) | Err(_) => failure = Failure::Unreachable,
             }

@@ -41,6 +41,8 @@ pub(crate) struct Allowed {
     parsed: Parsed,
     /// The token, where more than this request may come of it: in the forward form.
     token: Option<Token>,
+    /// The connectors that were asked about, where none of them serves: a tunnel may come of it.
+    listed: Vec<ConnectorRef>,
 }
 
 impl Allowed {
@@ -77,7 +79,7 @@ pub(crate) async fn check(
     match verdict {
         Verdict::Allowed(caller) => {
             record.caller = Some(caller);
-            Ok(Allowed { parsed, token: None })
+            Ok(Allowed { parsed, token: None, listed: Vec::new() })
         }
         Verdict::Denied(caller) => {
             record.caller = Some(caller);
@@ -86,6 +88,16 @@ pub(crate) async fn check(
         Verdict::Unauthenticated => Err(fail(Kind::TokenRejected)),
         Verdict::Unavailable => Err(fail(Kind::ReviewUnavailable)),
     }
+}
+
+/// Whether a caller that was `allowed` still is, where something of it outlives the request. Fails
+/// like [`check`].
+pub(crate) async fn again(
+    allowed: &Allowed,
+    core: &Core,
+    record: &mut Record,
+) -> Result<(), Error> {
+    forward::again(allowed, core, record).await
 }
 
 /// The caller's token: a Bearer token (RFC 6750 §2.1), or the password of Basic with any user

@@ -136,6 +136,10 @@ pub enum Kind {
     HostForbidden,
     /// A host that may pass cannot be reached.
     HostUnreachable,
+    /// A host that was let through to broke the tunnel.
+    HostGone,
+    /// Neither side of a tunnel said anything within `tunnel_idle_wait`.
+    TunnelIdle,
     /// A request inside a tunnel that is meant for another host than the tunnel.
     Misdirected,
     /// The request has been here before, or is about to come back to us.
@@ -231,6 +235,8 @@ impl Kind {
             Self::HostDenied => (403, "DENIED", Caller, "host-denied", None),
             Self::HostForbidden => (403, "DENIED", Caller, "host-forbidden", None),
             Self::HostUnreachable => (503, "UNAVAILABLE", Registry, "host-unreachable", Some(2)),
+            Self::HostGone => (502, "UNKNOWN", Registry, "host-gone", None),
+            Self::TunnelIdle => (408, "UNKNOWN", Caller, "tunnel-idle", None),
             Self::Misdirected => (421, "UNSUPPORTED", Caller, "misdirected", None),
             Self::Loop => (508, "UNSUPPORTED", Connector, "loop", None),
             Self::CertificateMissing => (503, "UNAVAILABLE", Proxy, "certificate-missing", Some(10)),
@@ -294,6 +300,8 @@ impl Kind {
             }
             Self::HostForbidden => "this host has an address that this proxy never dials",
             Self::HostUnreachable => "this host cannot be reached",
+            Self::HostGone => "the host broke the tunnel",
+            Self::TunnelIdle => "nothing came through the tunnel for too long",
             Self::Misdirected => "the request is for another host than the tunnel it came through",
             Self::Loop => "the request came back to the proxy that sent it",
             Self::CertificateMissing => {

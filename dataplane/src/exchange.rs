@@ -209,6 +209,7 @@ fn unpresented(kind: Kind) -> Error {
         kind,
         Kind::RegistryUnresolved
             | Kind::RegistryForbidden
+            | Kind::Loop
             | Kind::RegistryUnreachable
             | Kind::RegistryUntrusted
     );

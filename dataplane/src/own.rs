@@ -37,7 +37,7 @@ impl Own {
 
     /// Whether a connection from `local` to `remote` leads back into this proxy: to one of its
     /// listening sockets, or to one that listens on every address of this machine.
-    pub(crate) fn is_loop(&self, local: Option<SocketAddr>, remote: SocketAddr) -> bool {
+    pub fn is_loop(&self, local: Option<SocketAddr>, remote: SocketAddr) -> bool {
         let same_machine = local.is_some_and(|local| local.ip() == remote.ip());
         self.addresses.iter().any(|own| {
             own.port() == remote.port()

@@ -102,22 +102,27 @@ pub(crate) async fn dial(origin: &Origin, core: &Core) -> Result<Socket, Kind> {
 }
 
 /// Moves bytes both ways until both sides have ended. `first` is what the caller has sent already.
+/// Fails with whoever broke it, or with nobody's having said anything.
 pub(crate) async fn run(
     caller: &Socket,
     first: &mut Buffer,
     host: &Socket,
     moved: (&Cell<u64>, &Cell<u64>),
     core: &Core,
-) -> io::Result<()> {
+) -> Result<(), Kind> {
     let idle = Idle { wait: core.limits.tunnel_idle_wait, since: Cell::new(Instant::now()) };
-    idle.send(host, first.filled()).await?;
+    let (caller, host) = (Side(caller, Kind::CallerGone), Side(host, Kind::HostGone));
+    idle.send(&host, first.filled()).await?;
     moved.0.set(moved.0.get() + u64::try_from(first.filled().len()).unwrap_or_default());
     first.consume(first.filled().len());
     first.release();
-    let up = idle.one_way(caller, host, moved.0, core);
-    let down = idle.one_way(host, caller, moved.1, core);
+    let up = idle.one_way(&caller, &host, moved.0, core);
+    let down = idle.one_way(&host, &caller, moved.1, core);
     try_join(up, down).await.map(|_| ())
 }
+
+/// One end of a tunnel, and what it is if that end breaks.
+struct Side<'a>(&'a Socket, Kind);
 
 /// The patience of one tunnel: with both directions together.
 struct Idle {
@@ -129,11 +134,11 @@ impl Idle {
     /// Moves what comes from one side to the other, and its end, which is not the other side's.
     async fn one_way(
         &self,
-        from: &Socket,
-        to: &Socket,
+        from: &Side<'_>,
+        to: &Side<'_>,
         moved: &Cell<u64>,
         core: &Core,
-    ) -> io::Result<()> {
+    ) -> Result<(), Kind> {
         let mut block: Option<Block> = None;
         loop {
             // A tunnel that says nothing holds no pipe.
@@ -142,19 +147,19 @@ impl Idle {
                 Some(mut pipe) => self.spliced(from, to, &mut pipe).await?,
                 None => {
                     let block = block.get_or_insert_with(|| Block::new(COPIED_BYTES));
-                    match from.try_recv(block.front_mut(COPIED_BYTES)) {
+                    match from.0.try_recv(block.front_mut(COPIED_BYTES)) {
                         Ok(count) => {
                             self.send(to, block.front(count)).await?;
                             Some(count as u64)
                         }
                         Err(error) if is_blocked(&error) => None,
-                        Err(error) => return Err(error),
+                        Err(_) => return Err(from.1),
                     }
                 }
             };
             match count {
                 Some(0) => {
-                    to.finish();
+                    to.0.finish();
                     return Ok(());
                 }
                 Some(count) => moved.set(moved.get() + count),
@@ -166,58 +171,58 @@ impl Idle {
     /// Moves what there is through the empty `pipe`. 0 is the end, `None` nothing just now.
     async fn spliced(
         &self,
-        from: &Socket,
-        to: &Socket,
+        from: &Side<'_>,
+        to: &Side<'_>,
         pipe: &mut Pipe,
-    ) -> io::Result<Option<u64>> {
-        let count = match from.try_splice_in(pipe, u64::MAX) {
+    ) -> Result<Option<u64>, Kind> {
+        let count = match from.0.try_splice_in(pipe, u64::MAX) {
             Ok(count) => count,
             Err(error) if is_blocked(&error) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(_) => return Err(from.1),
         };
         self.touch();
         while pipe.held > 0 {
-            match to.try_splice_out(pipe, false) {
+            match to.0.try_splice_out(pipe, false) {
                 Ok(()) => {
                     self.touch();
-                    to.fairly().await;
+                    to.0.fairly().await;
                 }
                 Err(error) if is_blocked(&error) => self.writable(to).await?,
-                Err(error) => return Err(error),
+                Err(_) => return Err(to.1),
             }
         }
         Ok(Some(count))
     }
 
-    async fn send(&self, to: &Socket, mut bytes: &[u8]) -> io::Result<()> {
+    async fn send(&self, to: &Side<'_>, mut bytes: &[u8]) -> Result<(), Kind> {
         while !bytes.is_empty() {
-            match to.try_send(&[io::IoSlice::new(bytes)]) {
+            match to.0.try_send(&[io::IoSlice::new(bytes)]) {
                 Ok(count) => {
                     self.touch();
                     bytes = bytes.get(count..).unwrap_or_default();
-                    to.fairly().await;
+                    to.0.fairly().await;
                 }
                 Err(error) if is_blocked(&error) => self.writable(to).await?,
-                Err(error) => return Err(error),
+                Err(_) => return Err(to.1),
             }
         }
         Ok(())
     }
 
-    async fn readable(&self, socket: &Socket) -> io::Result<()> {
+    async fn readable(&self, side: &Side<'_>) -> Result<(), Kind> {
         loop {
-            match socket.readable(self.left()?).await {
+            match side.0.readable(self.left()?).await {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                done => return done,
+                done => return done.map_err(|_| side.1),
             }
         }
     }
 
-    async fn writable(&self, socket: &Socket) -> io::Result<()> {
+    async fn writable(&self, side: &Side<'_>) -> Result<(), Kind> {
         loop {
-            match socket.writable(self.left()?).await {
+            match side.0.writable(self.left()?).await {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                done => return done,
+                done => return done.map_err(|_| side.1),
             }
         }
     }
@@ -227,9 +232,9 @@ impl Idle {
     }
 
     /// How long the tunnel may still be idle. Fails once it has been for too long.
-    fn left(&self) -> io::Result<Duration> {
+    fn left(&self) -> Result<Duration, Kind> {
         let left = self.wait.saturating_sub(self.since.get().elapsed());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+        if left.is_zero() { Err(Kind::TunnelIdle) } else { Ok(left) }
     }
 }
 

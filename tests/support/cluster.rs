@@ -121,7 +121,7 @@ impl Cluster {
         }
         self.apply(&namespace(SYSTEM));
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-        for file in ["class.yaml", "proxy-rbac.yaml", "controller-rbac.yaml"] {
+        for file in ["class.yaml", "ca.yaml", "proxy-rbac.yaml", "controller-rbac.yaml"] {
             self.apply(&fs::read_to_string(deploy.join(file)).expect("a manifest"));
         }
         let own = &self.namespace;
@@ -132,6 +132,36 @@ impl Cluster {
             ));
         }
         self.allow();
+    }
+
+    /// Installs a CA of the story's own, so that stories do not share one; the flags that lead to
+    /// it.
+    pub(crate) fn own_ca(&self) -> [&str; 2] {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        for file in ["ca.yaml", "proxy-rbac.yaml", "csi-rbac.yaml"] {
+            let text = fs::read_to_string(deploy.join(file)).expect("a manifest");
+            for mut object in documents(&text) {
+                let kind = object["kind"].as_str().unwrap_or_default();
+                if ["Secret", "ConfigMap", "Role", "RoleBinding"].contains(&kind) {
+                    object["metadata"]["namespace"] = self.namespace.as_str().into();
+                    let (status, answer) = self.try_apply(&object);
+                    assert!((200..300).contains(&status), "{status} {answer} for {object}");
+                }
+            }
+        }
+        ["--namespace", &self.namespace]
+    }
+
+    /// The proxy's kubeconfig, with a token of the CSI driver's account and its rights instead.
+    pub(crate) fn kubeconfig_of_driver(&self) -> String {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/csi-rbac.yaml");
+        self.apply(&fs::read_to_string(deploy).expect("a manifest"));
+        let text = fs::read_to_string(&self.kubeconfig).expect("a file");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        let spec = json!({"expirationSeconds": 3600});
+        let token = self.token_for("harbor-connector-system", "harbor-connector-csi", &spec);
+        config["users"][0]["user"]["token"] = token.into();
+        config.to_string()
     }
 
     /// Gives `builder` the right to get the connectors.

@@ -73,15 +73,15 @@ impl Driver {
         driver
     }
 
-    /// A driver in the cluster that `kubeconfig` leads to.
-    pub(crate) fn in_cluster(kubeconfig: &str) -> Self {
+    /// A driver in the cluster that `kubeconfig` leads to, with more `flags`.
+    pub(crate) fn in_cluster(kubeconfig: &str, flags: &[&str]) -> Self {
         let scratch = TempDir::new().expect("a temporary folder");
         fs::create_dir_all(scratch.path().join("kubelet/pods")).expect("a folder");
         let file = scratch.path().join("kubeconfig");
         fs::write(&file, kubeconfig).expect("a file");
         let cluster = Some(file);
-        let mut driver =
-            Self { child: None, scratch, flags: Vec::new(), cluster, tokens: Vec::new() };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut driver = Self { child: None, scratch, flags, cluster, tokens: Vec::new() };
         driver.restart();
         driver
     }

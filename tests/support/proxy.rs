@@ -304,10 +304,18 @@ impl Drop for Proxy {
 
 /// The program run to its end, with `arguments`: status, stdout, stderr.
 pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    run_to_its_end(Command::new(PROGRAM).args(arguments))
+}
+
+/// The same, with the way to `cluster` that the proxy has.
+pub(crate) fn run_in(cluster: &Cluster, arguments: &[&str]) -> (Option<i32>, String, String) {
+    run_to_its_end(Command::new(PROGRAM).args(arguments).env("KUBECONFIG", &cluster.kubeconfig))
+}
+
+fn run_to_its_end(command: &mut Command) -> (Option<i32>, String, String) {
     let scratch = TempDir::new().expect("a temporary folder");
     let file = |name: &str| File::create(scratch.path().join(name)).expect("a file");
-    let child = Command::new(PROGRAM)
-        .args(arguments)
+    let child = command
         .env("HARBOR_CONNECTOR_CA_DIR", scratch.path().join("ca"))
         .stdin(Stdio::null())
         .stdout(file("stdout"))

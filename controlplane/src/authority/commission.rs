@@ -16,21 +16,58 @@ use dataplane::vocabulary::{Connector, Scheme};
 use dataplane::{Commission, Cores, Own};
 use time::OffsetDateTime;
 
-use super::Authority;
+use super::cluster::Roots;
 use super::folder::{Folder, Seen};
+use super::{Authority, Root};
 
 /// What the thread works with.
 pub struct Workshop {
     /// Where the CA is kept.
-    pub folder: Folder,
-    /// What signs.
-    pub authority: Authority,
+    pub keeper: Keeper,
+    /// What signs; nothing until a root is known.
+    pub authority: Option<Authority>,
     /// Whose hosts may be vouched for.
     pub snapshots: Publisher,
     /// Under which other names, and at which addresses, callers reach this proxy.
     pub own: Own,
     /// Makes the cores forget.
     pub cores: Cores,
+}
+
+/// Where the CA is kept.
+pub enum Keeper {
+    /// In a folder that looked like this when its root was read.
+    Folder(Folder, Seen),
+    /// In a cluster, where it has this name.
+    Cluster(Roots, String),
+}
+
+impl Keeper {
+    /// Where callers find what they must trust, for people.
+    pub fn bundle(&self) -> String {
+        match self {
+            Self::Folder(folder, _) => folder.bundle().display().to_string(),
+            Self::Cluster(_, name) => name.clone(),
+        }
+    }
+
+    /// The root that signs from now on, if it may be another one.
+    fn news(&mut self) -> Option<Root> {
+        match self {
+            Self::Cluster(roots, _) => roots.take(),
+            Self::Folder(folder, seen) => {
+                let now = folder.seen();
+                if now == *seen {
+                    return None;
+                }
+                *seen = now;
+                // A file may be missing for a moment; what signs goes on signing.
+                let read = folder.root(OffsetDateTime::now_utc());
+                read.inspect_err(|cause| tracing::warn!(%cause, "the CA's files cannot be read"))
+                    .ok()
+            }
+        }
+    }
 }
 
 /// The channel for commissions: the data plane gets the sending end, [`answer`] the other.
@@ -50,16 +87,15 @@ pub fn answer(commissions: Receiver<Commission>, workshop: Option<Workshop>) -> 
 }
 
 fn work(commissions: &Receiver<Commission>, mut workshop: Workshop) {
-    let mut seen = workshop.folder.seen();
     let mut snapshot = workshop.snapshots.current();
-    workshop.authority.permit(permitted(&workshop.own, &snapshot));
+    workshop.permit(&snapshot);
     loop {
         let commission = commissions.recv_timeout(LOOK);
-        workshop.follow(&mut seen);
+        workshop.follow(&snapshot);
         let now = workshop.snapshots.current();
         if !Arc::ptr_eq(&now, &snapshot) {
             snapshot = now;
-            workshop.authority.permit(permitted(&workshop.own, &snapshot));
+            workshop.permit(&snapshot);
         }
         match commission {
             Ok(commission) => workshop.make(commission),
@@ -70,32 +106,44 @@ fn work(commissions: &Receiver<Commission>, mut workshop: Workshop) {
 }
 
 impl Workshop {
+    fn permit(&mut self, snapshot: &Snapshot) {
+        if let Some(authority) = &mut self.authority {
+            authority.permit(permitted(&self.own, snapshot));
+        }
+    }
+
     fn make(&mut self, commission: Commission) {
-        let made = self.authority.certificate(&commission.subject, OffsetDateTime::now_utc());
+        let Some(authority) = &mut self.authority else {
+            tracing::warn!(subject = ?commission.subject, "no certificate: there is no CA yet");
+            return commission.answer(None);
+        };
+        let made = authority.certificate(&commission.subject, OffsetDateTime::now_utc());
         if let Err(cause) = &made {
             tracing::warn!(subject = ?commission.subject, %cause, "no certificate");
         }
         commission.answer(made.ok());
     }
 
-    /// Takes over the files of the CA where they have changed.
-    fn follow(&mut self, seen: &mut Seen) {
-        let now = self.folder.seen();
-        if now == *seen {
+    /// Goes on with another root where the CA has changed.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        let Some(root) = self.keeper.news() else {
             return;
-        }
-        *seen = now;
-        match self.folder.root(OffsetDateTime::now_utc()) {
-            Ok(root) => {
-                if !self.authority.succeed(root) {
-                    return;
-                }
-                self.cores.forget_certificates();
-                tracing::info!(ca = %self.folder.bundle().display(), "another root signs");
+        };
+        let ca = self.keeper.bundle();
+        if let Some(authority) = &mut self.authority {
+            if !authority.succeed(root) {
+                return;
             }
-            // A file may be missing for a moment; what signs goes on signing.
-            Err(cause) => tracing::warn!(%cause, "the CA's files cannot be read"),
+            tracing::info!(ca, "another root signs");
+        } else {
+            match Authority::new(root) {
+                Ok(authority) => self.authority = Some(authority),
+                Err(cause) => return tracing::warn!(%cause, "the CA's root cannot be used"),
+            }
+            self.permit(snapshot);
+            tracing::info!(ca, "callers can be met with TLS");
         }
+        self.cores.forget_certificates();
     }
 }
 

@@ -10,15 +10,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::root::described;
+use super::rotation::Kept;
 use super::{Error as Signing, Root};
-use crate::config::{CaFlags, CaStep};
-use crate::proxy::default_folder;
+use crate::config::CaStep;
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,32 +23,9 @@ pub enum Error {
     /// A file or the folder itself.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
-    /// What stands in the files.
+    /// What stands in the files, or a step that does not follow from it.
     #[error("{0}: {1}")]
     Content(PathBuf, Signing),
-    /// A step that does not follow from the state of the folder.
-    #[error("{0}")]
-    Step(&'static str),
-}
-
-/// The verb `ca`: shows the CA of a folder, or takes a step of its rotation and then shows it.
-pub fn step(flags: &CaFlags, out: &mut impl io::Write) -> Result<(), Error> {
-    let path = flags.ca_dir.clone().or_else(default_folder);
-    let path = path.ok_or(Error::Step("no folder is known: name one with --ca-dir"))?;
-    if !path.is_dir() {
-        return Err(Error::Step("there is no CA here yet: `proxy` makes it at its first start"));
-    }
-    let folder = Folder::open(&path)?;
-    match flags.step {
-        CaStep::Show => {}
-        CaStep::PublishNext => folder.publish_next(OffsetDateTime::now_utc())?,
-        CaStep::SignWithNext => folder.sign_with_next()?,
-        CaStep::RetireOld => folder.retire_old()?,
-    }
-    for line in folder.described()? {
-        writeln!(out, "{line}").map_err(|cause| Error::File(PathBuf::from("stdout"), cause))?;
-    }
-    Ok(())
 }
 
 /// The folder.
@@ -77,115 +51,60 @@ impl Folder {
 
     /// The root that signs. The first to ask makes it.
     pub fn root(&self, now: OffsetDateTime) -> Result<Root, Error> {
+        // Whoever may only read needs no lock where there is nothing to make.
         let lock = self.lock();
-        let bundle = self.read(BUNDLE)?;
-        let root = match (self.read_key(KEY)?, bundle) {
-            (Some(key), Some(bundle)) => {
-                let root = Root::read(&bundle, &key).map_err(|cause| self.content(cause))?;
-                root.ok_or(Error::Step("ca.crt does not hold the certificate of ca.key"))?
-            }
-            (None, Some(_)) => {
-                return Err(Error::Step(
-                    "ca.crt is there and ca.key is not: restore the key, or remove ca.crt to start \
-                     with another CA",
-                ));
-            }
-            (Some(key), None) => {
-                lock?;
-                let root = Root::renew(&key, now).map_err(|cause| self.content(cause))?;
-                self.write(BUNDLE, root.certificate_pem().as_bytes(), PUBLIC)?;
-                root
-            }
-            (None, None) => {
-                // Without the lock another process could be making one at the same moment.
-                let _lock = lock?;
-                let root = Root::make(now).map_err(|cause| self.content(cause))?;
-                // The key first: a process that ends between the two leaves what can be completed.
-                self.write(KEY, root.key_pem().as_bytes(), PRIVATE)?;
-                self.write(BUNDLE, root.certificate_pem().as_bytes(), PUBLIC)?;
-                return Ok(root);
-            }
-        };
+        let found = self.kept()?;
+        let mut kept = found.clone();
+        if kept.complete(now).map_err(|cause| self.content(cause))? {
+            // Without the lock another process could be making one at the same moment.
+            let _lock = lock?;
+            self.save(&found, &kept)?;
+        }
+        let root = kept.root().map_err(|cause| self.content(cause))?;
         self.warn_of_readers();
         Ok(root)
     }
 
-    /// Begins a rotation: makes the next root and adds it to `ca.crt`, so that callers learn to
-    /// trust it before it signs.
-    pub fn publish_next(&self, now: OffsetDateTime) -> Result<(), Error> {
+    /// Takes one step of a rotation.
+    pub fn take(&self, step: CaStep, now: OffsetDateTime) -> Result<(), Error> {
         let _lock = self.lock()?;
-        let bundle = self.read(BUNDLE)?.ok_or(Error::Step("there is no CA here yet"))?;
-        let next = match self.read_key(NEXT_KEY)? {
-            None => {
-                let next = Root::make(now).map_err(|cause| self.content(cause))?;
-                self.write(NEXT_KEY, next.key_pem().as_bytes(), PRIVATE)?;
-                next
-            }
-            Some(key) => {
-                if Root::read(&bundle, &key).map_err(|cause| self.content(cause))?.is_some() {
-                    return Err(Error::Step("the next root is published already"));
-                }
-                // A process ended between the two files.
-                Root::renew(&key, now).map_err(|cause| self.content(cause))?
-            }
-        };
-        let both = [bundle, next.certificate_pem().into_bytes()].concat();
-        self.write(BUNDLE, &both, PUBLIC)
-    }
-
-    /// Goes on with it: from now on the published root signs. The old one stays in `ca.crt`.
-    pub fn sign_with_next(&self) -> Result<(), Error> {
-        let _lock = self.lock()?;
-        let missing = Error::Step("no next root is published: publish it, and let callers see it");
-        let key = self.read_key(NEXT_KEY)?.ok_or(missing)?;
-        let bundle = self.read(BUNDLE)?.unwrap_or_default();
-        if Root::read(&bundle, &key).map_err(|cause| self.content(cause))?.is_none() {
-            return Err(Error::Step("the next root is not in ca.crt: publish it first"));
-        }
-        let (from, to) = (self.0.join(NEXT_KEY), self.0.join(KEY));
-        fs::rename(&from, to).map_err(|cause| Error::File(from, cause))?;
-        self.sync()
-    }
-
-    /// Ends it: `ca.crt` holds the root that signs and no other.
-    pub fn retire_old(&self) -> Result<(), Error> {
-        let _lock = self.lock()?;
-        if self.read_key(NEXT_KEY)?.is_some() {
-            return Err(Error::Step("the next root does not sign yet: the old one is needed"));
-        }
-        let key = self.read_key(KEY)?.ok_or(Error::Step("there is no CA here yet"))?;
-        let bundle = self.read(BUNDLE)?.unwrap_or_default();
-        let root = Root::read(&bundle, &key).map_err(|cause| self.content(cause))?;
-        let root = root.ok_or(Error::Step("ca.crt does not hold the certificate of ca.key"))?;
-        self.write(BUNDLE, root.certificate_pem().as_bytes(), PUBLIC)
+        let found = self.kept()?;
+        let mut kept = found.clone();
+        kept.take(step, now).map_err(|cause| self.content(cause))?;
+        self.save(&found, &kept)
     }
 
     /// A line about each certificate of `ca.crt`, and about the state of a rotation.
     pub fn described(&self) -> Result<Vec<String>, Error> {
-        let bundle = self.read(BUNDLE)?.ok_or(Error::Step("there is no CA here yet"))?;
-        let key = |name| self.read_key(name);
-        let der_of = |key: Option<Zeroizing<String>>| -> Result<Option<String>, Error> {
-            let Some(key) = key else { return Ok(None) };
-            let root = Root::read(&bundle, &key).map_err(|cause| self.content(cause))?;
-            Ok(root.map(|root| root.certificate_pem()))
-        };
-        let (signing, next) = (der_of(key(KEY)?)?, der_of(key(NEXT_KEY)?)?);
-        let is = |known: &Option<String>, der: &CertificateDer<'_>| {
-            let own =
-                known.as_ref().and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
-            own.is_some_and(|own| own == *der)
-        };
-        let mut lines = vec![format!("{}", self.bundle().display())];
-        for der in CertificateDer::pem_slice_iter(&bundle).filter_map(Result::ok) {
-            let (name, until) = described(&der).map_err(|cause| self.content(cause))?;
-            let role = match () {
-                () if is(&signing, &der) => "signs",
-                () if is(&next, &der) => "is published and does not sign yet",
-                () => "signed before and is still trusted",
-            };
-            lines.push(format!("{name}: {role}; valid until {}", until.date()));
+        self.kept()?.described().map_err(|cause| self.content(cause))
+    }
+
+    fn kept(&self) -> Result<Kept, Error> {
+        let (key, next_key) = (self.read_key(KEY)?, self.read_key(NEXT_KEY)?);
+        Ok(Kept { key, next_key, bundle: self.read(BUNDLE)? })
+    }
+
+    /// Writes what differs: keys before the certificates that need them, so that a process that
+    /// ends between the two leaves what can be completed.
+    fn save(&self, found: &Kept, kept: &Kept) -> Result<(), Error> {
+        let succeeds = kept.key != found.key && kept.key == found.next_key;
+        if succeeds {
+            let (from, to) = (self.0.join(NEXT_KEY), self.0.join(KEY));
+            fs::rename(&from, to).map_err(|cause| Error::File(from, cause))?;
+            self.sync()?;
+        } else {
+            for (name, was, is) in
+                [(KEY, &found.key, &kept.key), (NEXT_KEY, &found.next_key, &kept.next_key)]
+            {
+                if let Some(key) = is.as_ref().filter(|_| is != was) {
+                    self.write(name, key.as_bytes(), PRIVATE)?;
+                }
+            }
         }
-        Ok(lines)
+        match &kept.bundle {
+            Some(bundle) if kept.bundle != found.bundle => self.write(BUNDLE, bundle, PUBLIC),
+            _ => Ok(()),
+        }
     }
 
     /// How the files look now.
@@ -219,8 +138,8 @@ impl Folder {
 
     fn read_key(&self, name: &str) -> Result<Option<Zeroizing<String>>, Error> {
         let Some(bytes) = self.read(name)?.map(Zeroizing::new) else { return Ok(None) };
-        let unreadable = |_| Signing::Unusable(format!("{name} is no text"));
-        let text = str::from_utf8(&bytes).map_err(unreadable).map_err(|why| self.content(why))?;
+        let unreadable = |_| self.content(Signing::Unusable(format!("{name} is no text")));
+        let text = str::from_utf8(&bytes).map_err(unreadable)?;
         Ok(Some(Zeroizing::new(text.to_owned())))
     }
 
@@ -274,6 +193,9 @@ const PUBLIC: u32 = 0o644;
 mod tests {
     use std::thread;
 
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+
     use super::*;
 
     fn now() -> OffsetDateTime {
@@ -308,19 +230,22 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let folder = Folder::open(scratch.path()).unwrap();
         let old = folder.root(now()).unwrap().certificate_pem();
-        assert!(folder.sign_with_next().is_err(), "nothing is published");
-        folder.publish_next(now()).unwrap();
+        assert!(folder.take(CaStep::SignWithNext, now()).is_err(), "nothing is published");
+        folder.take(CaStep::PublishNext, now()).unwrap();
         assert_eq!(folder.root(now()).unwrap().certificate_pem(), old, "the old one signs");
-        assert!(folder.publish_next(now()).is_err() && folder.retire_old().is_err());
+        assert!(
+            folder.take(CaStep::PublishNext, now()).is_err()
+                && folder.take(CaStep::RetireOld, now()).is_err()
+        );
         let seen = folder.seen();
-        folder.sign_with_next().unwrap();
+        folder.take(CaStep::SignWithNext, now()).unwrap();
         assert_ne!(folder.seen(), seen);
         let new = folder.root(now()).unwrap().certificate_pem();
         assert_ne!(new, old);
         assert_eq!(certificates(&folder), 2, "both are trusted");
         let lines = folder.described().unwrap();
-        assert!(lines[1].contains("signed before") && lines[2].contains(": signs"), "{lines:?}");
-        folder.retire_old().unwrap();
+        assert!(lines[0].contains("signed before") && lines[1].contains(": signs"), "{lines:?}");
+        folder.take(CaStep::RetireOld, now()).unwrap();
         assert_eq!(fs::read_to_string(folder.bundle()).unwrap(), new);
     }
 

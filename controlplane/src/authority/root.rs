@@ -118,7 +118,8 @@ fn key(pem: &str) -> Result<KeyPair, Error> {
         .map_err(|_| Error::Unusable("the CA's key cannot be read: PKCS #8 in PEM".to_owned()))
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// `der` as text (RFC 7468).
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<&str> =

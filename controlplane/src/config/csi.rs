@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Logging;
+use super::forward::SYSTEM_NAMESPACE;
 use crate::csi::volume::Storage;
 
 /// The flags of `csi`.
@@ -48,9 +49,20 @@ pub struct CsiFlags {
     #[arg(long, value_name = "PATH", env = "HARBOR_CONNECTOR_KUBELET_ENDPOINT")]
     pub kubelet_endpoint: Option<String>,
 
-    /// The CA certificates of the forward proxy, in PEM; they are read again for every volume.
+    /// The CA certificates of the forward proxy, in PEM; they are read again for every volume. In a
+    /// cluster the default is what the proxies publish, the ConfigMap harbor-connector-ca of
+    /// --namespace.
     #[arg(long, value_name = "FILE", env = "HARBOR_CONNECTOR_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+
+    /// The namespace of this program's own objects in a cluster.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "HARBOR_CONNECTOR_NAMESPACE",
+        default_value = SYSTEM_NAMESPACE
+    )]
+    pub namespace: String,
 
     /// The audience of the tokens that Pods use the proxy with.
     #[arg(

@@ -4,10 +4,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use dataplane::vocabulary::is_dns_label;
 use dataplane::{Hosts, Passthrough};
+
+use super::bounds::seconds;
 
 /// The flags of `proxy` that concern TLS with callers and the forward proxy.
 #[derive(Debug, Args)]
@@ -36,12 +39,37 @@ pub struct ForwardFlags {
     pub service_names: Vec<String>,
 
     /// Where the interception CA is kept: ca.key, and ca.crt, which callers must trust. Both are
-    /// made at the first start. By default $STATE_DIRECTORY/ca, or else, for root,
-    /// /var/lib/harbor-connector/ca, and for others $XDG_STATE_HOME/harbor-connector/ca
+    /// made at the first start. In a cluster the default is no folder but the Secret and the
+    /// ConfigMap harbor-connector-ca of --namespace; else it is $STATE_DIRECTORY/ca, or, for
+    /// root, /var/lib/harbor-connector/ca, and for others $XDG_STATE_HOME/harbor-connector/ca
     /// (~/.local/state/…). Where the default cannot be used the proxy serves without TLS to callers
     /// and refuses tunnels to connectors' hosts.
     #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_CA_DIR")]
     pub ca_dir: Option<PathBuf>,
+
+    /// The namespace of this program's own objects in a cluster.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "HARBOR_CONNECTOR_NAMESPACE",
+        default_value = SYSTEM_NAMESPACE
+    )]
+    pub namespace: String,
+
+    /// In a cluster the CA's root is replaced by itself, a year before it ends: the next one is
+    /// published, signs after so long, and after as long again the old one is no longer trusted.
+    /// By default 30 days, 720 times the hour that a Pod's token lives. The kubelet renews the
+    /// files of a volume within two minutes; what takes longer are programs that read them only
+    /// when they start.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "HARBOR_CONNECTOR_CA_OVERLAP_SECONDS",
+        default_value = "2592000",
+        value_parser = seconds,
+        hide_short_help = true
+    )]
+    pub ca_overlap_seconds: Duration,
 
     /// Forward proxy: what becomes of hosts that are no listed connector's. `deny` refuses them;
     /// `list` lets those of --passthrough-hosts through; `public` lets every host with a public
@@ -79,6 +107,20 @@ pub struct CaFlags {
     /// The folder of the CA.
     #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_CA_DIR")]
     pub ca_dir: Option<PathBuf>,
+
+    /// Not a folder but the CA of the cluster of KUBECONFIG, or of the Pod: the Secret
+    /// harbor-connector-ca.
+    #[arg(long, env = "HARBOR_CONNECTOR_CLUSTER")]
+    pub cluster: bool,
+
+    /// The namespace of that Secret.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "HARBOR_CONNECTOR_NAMESPACE",
+        default_value = SYSTEM_NAMESPACE
+    )]
+    pub namespace: String,
 
     /// What to do with it.
     #[arg(value_enum, default_value = "show")]
@@ -141,6 +183,9 @@ fn passthrough_host(text: &str) -> Result<String, String> {
         None => host_name(text),
     }
 }
+
+/// Where this program is installed.
+pub(super) const SYSTEM_NAMESPACE: &str = "harbor-connector-system";
 
 #[cfg(test)]
 mod tests {

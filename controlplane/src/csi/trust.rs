@@ -1,7 +1,7 @@
 //! The certificates that Pods get: the system's roots, and those of the forward proxy.
 //!
-//! The system's store and a file in, PEM out. Of the file only certificates are taken: a key that
-//! was put beside them by mistake reaches no Pod.
+//! The system's store, and a file or a cluster's ConfigMap in, PEM out. Of what is read only
+//! certificates are taken: a key that was put beside them by mistake reaches no Pod.
 
 use std::fs;
 use std::io::Read as _;
@@ -13,31 +13,52 @@ use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use super::bundle::Bundle;
 use super::facts::Trust;
 use super::refusal::Refusal;
 
 /// Where certificates come from.
 pub struct Authority {
-    file: Option<PathBuf>,
+    own: Own,
     system: Arc<str>,
 }
 
+/// Where those of the forward proxy come from.
+pub enum Own {
+    /// Nowhere: no Pod is to trust one.
+    Nowhere,
+    /// A file, which may be replaced while the program runs.
+    File(PathBuf),
+    /// What the proxies of a cluster publish.
+    Cluster(Bundle),
+}
+
 impl Authority {
-    /// Reads the system's roots, once. The proxy's own certificates come from `file`, which may be
-    /// replaced while the program runs.
-    pub fn new(file: Option<PathBuf>) -> Self {
+    /// Reads the system's roots, once. The proxy's own certificates come from `own`.
+    pub fn new(own: Own) -> Self {
         let found = rustls_native_certs::load_native_certs();
         for cause in &found.errors {
             tracing::warn!(%cause, "a system certificate store could not be read");
         }
-        Self { file, system: pem(&found.certs).into() }
+        Self { own, system: pem(&found.certs).into() }
     }
 
-    /// The certificates of this moment.
+    /// The certificates of this moment. May wait for a cluster's, and must not be called on a
+    /// thread that runs tasks.
     pub fn now(&self) -> Result<Trust, Refusal> {
-        let own = self.file.as_deref().map(read).transpose()?;
+        let own = match &self.own {
+            Own::Nowhere => None,
+            Own::File(path) => Some(read(path)?),
+            Own::Cluster(bundle) => bundle.now()?.map(|text| text.to_string()),
+        };
         Ok(Trust { own, system: Arc::clone(&self.system) })
     }
+}
+
+/// The certificates of a text, and nothing else of it; nothing if there is none.
+pub(super) fn certificates(text: &[u8]) -> Option<String> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(text).filter_map(Result::ok).collect();
+    (!found.is_empty()).then(|| pem(&found))
 }
 
 /// The certificates in a file, at least one.
@@ -51,12 +72,7 @@ fn read(path: &Path) -> Result<String, Refusal> {
         .take(FILE_BYTES_MAX)
         .read_to_end(&mut text)
         .map_err(|cause| refused(cause.to_string()))?;
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(&text).filter_map(Result::ok).collect();
-    if certificates.is_empty() {
-        return Err(refused("there is none in it".to_owned()));
-    }
-    Ok(pem(&certificates))
+    certificates(&text).ok_or_else(|| refused("there is none in it".to_owned()))
 }
 
 /// Certificates as text (RFC 7468).
@@ -88,11 +104,11 @@ mod tests {
         let path = folder.path().join("ca.crt");
         let text = [made.signing_key.serialize_pem(), made.cert.pem()].concat();
         fs::write(&path, text).unwrap();
-        let trust = Authority::new(Some(path.clone())).now().unwrap();
+        let trust = Authority::new(Own::File(path.clone())).now().unwrap();
         assert_eq!(trust.own, Some(made.cert.pem().replace("\r\n", "\n")));
         fs::write(&path, "nothing").unwrap();
-        let refusal = Authority::new(Some(path)).now().unwrap_err().to_string();
+        let refusal = Authority::new(Own::File(path)).now().unwrap_err().to_string();
         assert!(refusal.ends_with("there is none in it"), "{refusal}");
-        assert_eq!(Authority::new(None).now().unwrap().own, None);
+        assert_eq!(Authority::new(Own::Nowhere).now().unwrap().own, None);
     }
 }

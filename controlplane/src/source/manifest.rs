@@ -208,7 +208,7 @@ fn lost(written: &Value, kept: Option<&Value>, path: &str, out: &mut Vec<String>
 }
 
 /// Decodes a Secret. What is wrong with it names no value, and concerns this Secret alone.
-pub(super) fn secret(mut fields: Map<String, Value>) -> SecretObject {
+pub(crate) fn secret(mut fields: Map<String, Value>) -> SecretObject {
     let decoded = secret_values(&mut fields);
     let mut metadata = fields.remove("metadata").unwrap_or_default();
     // `kubectl apply` leaves a copy of the whole Secret behind in this annotation.

@@ -35,6 +35,7 @@ pub(super) async fn check(
         }
     }
     let mut parsed = parsed;
+    let mut reviewed = Vec::new();
     let serving = parsed.target.origin().and_then(|origin| {
         core.with_snapshot(|snapshot| snapshot.serving(&allowed, origin).cloned())
     });
@@ -44,8 +45,27 @@ pub(super) async fn check(
     } else if let Some(connector) = denied {
         record.connector = Some(connector);
         return Err(fail(Kind::Denied));
+    } else {
+        reviewed = allowed;
     }
-    Ok(Allowed { parsed, token: Some(token) })
+    Ok(Allowed { parsed, token: Some(token), listed: reviewed })
+}
+
+/// See [`super::again`].
+pub(super) async fn again(
+    allowed: &Allowed,
+    core: &Core,
+    record: &mut Record,
+) -> Result<(), Error> {
+    let Some(token) = &allowed.token else {
+        return Ok(());
+    };
+    for connector in &allowed.listed {
+        if !ask(token, connector, core, record).await? {
+            return Err(fail(Kind::Denied));
+        }
+    }
+    Ok(())
 }
 
 async fn inside(
@@ -56,7 +76,7 @@ async fn inside(
 ) -> Result<Allowed, Error> {
     let Interception { token, connector, .. } = &**interception;
     match ask(token, connector, core, record).await? {
-        true => Ok(Allowed { parsed, token: None }),
+        true => Ok(Allowed { parsed, token: None, listed: Vec::new() }),
         false => Err(fail(Kind::Denied)),
     }
 }

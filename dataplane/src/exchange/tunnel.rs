@@ -6,15 +6,19 @@
 
 use std::cell::Cell;
 use std::io::IoSlice;
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
 
 use super::Next;
 use crate::accept::{Inbound, Parsed};
 use crate::account::Record;
-use crate::authorise::Allowed;
+use crate::authorise::{self, Allowed};
 use crate::certificates::Subject;
 use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
 use crate::intercept::{ESTABLISHED, Interception};
+use crate::io::sleep;
 use crate::passthrough;
 use crate::route;
 use crate::target::Form;
@@ -64,7 +68,8 @@ pub(super) async fn to_connector(
     Ok(Next::Intercept(Box::new(interception), config))
 }
 
-/// Lets the caller through to a host that is no connector's, if the operator wants that.
+/// Lets the caller through to a host that is no connector's, if the operator wants that, and for as
+/// long as the caller would be let through anew.
 pub(super) async fn elsewhere(
     inbound: &mut Inbound,
     allowed: &Allowed,
@@ -87,16 +92,34 @@ pub(super) async fn elsewhere(
     core.counters.tunnels_open.up();
     let (up, down) = (Cell::new(0), Cell::new(0));
     let Inbound { transport, buffer, .. } = inbound;
-    let ended = passthrough::run(transport.socket(), buffer, &host, (&up, &down), core).await;
+    let tunnel = passthrough::run(transport.socket(), buffer, &host, (&up, &down), core);
+    let ended = match select(pin!(tunnel), pin!(refusal(allowed, record, core))).await {
+        Either::Left((ended, _)) => ended.map_err(|kind| Error::new(Stage::Stream, kind)),
+        Either::Right((refused, _)) => Err(refused),
+    };
     core.counters.tunnels_open.down();
     (record.bytes_up, record.bytes_down) = (up.get(), down.get());
-    if ended.is_err() {
+    if let Err(error) = ended {
         // Neither side shall take what it has for the whole.
         transport.socket().reset_on_close();
         host.reset_on_close();
-        record.end = Some(Err(Error::new(Stage::Stream, Kind::CallerGone)));
+        record.end = Some(Err(error));
     }
     Ok(Next::Cut)
+}
+
+/// Why the caller would not be let through any more, once that is so. Nobody looks into its tunnel,
+/// so a right that is taken away, or a token that ends, is noticed by asking again. What nobody can
+/// say just now is no reason: a request under way is not cut off either.
+async fn refusal(allowed: &Allowed, record: &mut Record, core: &Core) -> Error {
+    loop {
+        // An answer may be as old as that already when it is given.
+        sleep(core.limits.verdict_age_max / 2).await;
+        match authorise::again(allowed, core, record).await {
+            Err(error) if matches!(error.kind, Kind::Denied | Kind::TokenRejected) => return error,
+            Ok(()) | Err(_) => {}
+        }
+    }
 }
 
 /// TLS inside TLS of ours is not spoken: the proxy's URL begins with http://.

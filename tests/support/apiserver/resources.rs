@@ -98,8 +98,9 @@ const OURS: &str = "connectors.alauda.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 #[rustfmt::skip]
-pub(crate) static RESOURCES: [Resource; 14] = [
+pub(crate) static RESOURCES: [Resource; 15] = [
     core("namespaces", "Namespace", false),
+    core("configmaps", "ConfigMap", true),
     core("secrets", "Secret", true),
     core("services", "Service", true),
     core("serviceaccounts", "ServiceAccount", true),

@@ -312,16 +312,7 @@ fn update(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusa
     let mut store = shared.store();
     let old = store.get(&key(place)).cloned();
     let old = old.ok_or_else(|| not_found(place.resource, &place.name))?;
-    let expected = &object["metadata"]["resourceVersion"];
-    if !expected.is_null() && *expected != old["metadata"]["resourceVersion"] {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{}\": the object has been modified; please \
-             apply your changes to the latest version and try again",
-            place.resource.qualified(),
-            place.name
-        );
-        return Err((409, "Conflict", message));
-    }
+    is_current(place, &old, &object)?;
     metadata(&mut object).insert("managedFields".into(), old["metadata"]["managedFields"].clone());
     confine(place, &old, &mut object);
     drop(store);
@@ -372,6 +363,7 @@ fn patch(shared: &Shared, asked: &Asked, place: &Place, user: &User) -> Result<R
                 .map_err(|cause| bad(format!("error decoding patch: {cause}")))?;
             let mut new = old.clone();
             merge(&mut new, &patch);
+            is_current(place, &old, &new)?;
             apply::updated(Some(&old), &mut new, &author(asked, place, "Update"), &lists);
             new
         }
@@ -577,6 +569,21 @@ fn in_namespace(shared: &Shared, place: &Place) -> Result<(), Refusal> {
     let key = ("namespaces".to_owned(), String::new(), place.namespace.clone());
     let missing = || (404, "NotFound", format!("namespaces \"{}\" not found", place.namespace));
     shared.store().get(&key).map(|_| ()).ok_or_else(missing)
+}
+
+/// A write that names a version must name the one it replaces, in an update and in a patch alike.
+fn is_current(place: &Place, old: &Value, object: &Value) -> Result<(), Refusal> {
+    let expected = &object["metadata"]["resourceVersion"];
+    if expected.is_null() || *expected == old["metadata"]["resourceVersion"] {
+        return Ok(());
+    }
+    let message = format!(
+        "Operation cannot be fulfilled on {} \"{}\": the object has been modified; please \
+         apply your changes to the latest version and try again",
+        place.resource.qualified(),
+        place.name
+    );
+    Err((409, "Conflict", message))
 }
 
 /// Through `status` only the status changes, and elsewhere it does not.
