@@ -159,7 +159,7 @@ fn eight_gibibytes_pass_through_an_intercepted_tunnel_and_leave_no_trace_in_memo
         assert_eq!(answer.status, 200, "{}", answer.reason);
         StreamOwned::new(Hello::to(at, &proxy.ca()).session(), caller.sending_half())
     };
-    // The first handshake makes a certificate, and the first request looks for the registry.
+    // The first handshake has a certificate made.
     let mut first = inside();
     let ping = format!("GET /v2/ HTTP/1.1\r\nHost: {at}\r\n\r\n");
     first.write_all(ping.as_bytes()).expect("a request");

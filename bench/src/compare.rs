@@ -44,7 +44,7 @@ pub(crate) struct Flags {
     /// Whom to compare with.
     #[arg(long, value_delimiter = ',', value_enum, default_value = "haproxy,nginx,envoy")]
     peers: Vec<Peer>,
-    /// What to measure; everything by default.
+    /// What to measure; everything but the cases of TLS on both sides by default.
     #[arg(long, value_delimiter = ',', value_enum)]
     cases: Vec<Case>,
     /// How often; memory at most three times.
@@ -163,7 +163,7 @@ struct Turn {
 /// machine does for half a minute falls into one sample of each and not into all samples of one;
 /// who begins changes from one repetition to the next.
 fn turns(flags: &Flags, present: &[Contender]) -> Vec<Turn> {
-    let cases = if flags.cases.is_empty() { Case::ALL.to_vec() } else { flags.cases.clone() };
+    let cases = if flags.cases.is_empty() { Case::usual() } else { flags.cases.clone() };
     let mut turns = Vec::new();
     for repetition in 0..=flags.reps {
         for case in &cases {

@@ -99,6 +99,13 @@ impl Case {
         Self::Active,
     ];
 
+    /// Those that are measured where none is named. Of both sides' TLS a comparison is made by itself:
+    /// the whole is long enough.
+    pub(super) fn usual() -> Vec<Self> {
+        let is_usual = |case: &Self| !matches!(case, Self::PullTlsBoth | Self::PushTlsBoth);
+        Self::ALL.into_iter().filter(is_usual).collect()
+    }
+
     /// Its name in results.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -69,6 +69,7 @@ pub(crate) fn unit(name: &str) -> &str {
         "cpu-s/GiB" => "CPU seconds per GiB",
         "us/request" => "CPU µs per request",
         "KiB/connection" => "KiB of memory per connection",
+        "us" => "Microseconds",
         RATIO => "One contender as a multiple of another",
         other => other,
     }
