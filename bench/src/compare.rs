@@ -10,31 +10,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 mod bars;
-mod cases;
-mod contenders;
-mod drive;
-mod link;
-mod machine;
+pub(crate) mod cases;
+pub(crate) mod contenders;
+pub(crate) mod drive;
+pub(crate) mod ground;
+mod inside;
+pub(crate) mod link;
+pub(crate) mod machine;
 mod namespace;
-mod origin;
+pub(crate) mod origin;
 mod peers;
-mod process;
-mod steps;
+pub(crate) mod process;
+pub(crate) mod steps;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use bars::Entry;
 use cases::{Amount, Case, Reading, gib};
-use contenders::{Contender, Ground, has_taskset};
+use contenders::Contender;
 use drive::Bodies;
-use origin::Origin;
-use process::Stop;
+use ground::Ground;
 use steps::Steps;
+pub(crate) use table::{spread, verdicts};
 
 use crate::results::{self, Cost, Line, Load, PERCENTILES};
 
@@ -44,7 +44,7 @@ pub(crate) struct Flags {
     /// Whom to compare with.
     #[arg(long, value_delimiter = ',', value_enum, default_value = "haproxy,nginx,envoy")]
     peers: Vec<Peer>,
-    /// What to measure; everything by default.
+    /// What to measure; everything but the cases of TLS on both sides by default.
     #[arg(long, value_delimiter = ',', value_enum)]
     cases: Vec<Case>,
     /// How often; memory at most three times.
@@ -84,9 +84,19 @@ enum Peer {
 
 /// An I/O driver of our own proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Driver {
+pub(crate) enum Driver {
     Uring,
     Epoll,
+}
+
+impl Driver {
+    /// Our proxy on this driver.
+    pub(crate) fn contender(self) -> Contender {
+        match self {
+            Self::Uring => Contender::OursUring,
+            Self::Epoll => Contender::OursEpoll,
+        }
+    }
 }
 
 /// What a comparison has measured.
@@ -106,13 +116,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     if flags.install && !flags.inside_namespace {
         peers::install(&wanted)?;
     }
-    if flags.inside_namespace {
-        namespace::furnish().context("in the new network namespace")?;
-    } else if !flags.no_namespace {
-        let cause = namespace::enter(INSIDE);
-        eprintln!("no network namespace of its own: {cause}");
-    }
-    ensure!(has_taskset(), "no taskset: it comes with util-linux");
+    ground::enter(flags.inside_namespace, flags.no_namespace)?;
     let (present, missing): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|contender| contender.program().is_some());
     for contender in missing {
@@ -122,18 +126,11 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     // Counted before this process gives one away.
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let cpu = keep_apart()?;
-    allow_descriptors();
-    let ground = Ground {
-        folder: tempfile::Builder::new().prefix("bench-compare-").tempdir()?,
-        origin: Origin::start()?,
-        cpu,
-        stop: Stop::watch()?,
-    };
+    let ground = Ground::prepare()?;
     let machine = machine::describe(&present, cpus, flags.inside_namespace);
     eprintln!(
-        "{} × {}, kernel {}, congestion control {}; contenders on processor {cpu}",
-        machine.cpus, machine.cpu, machine.kernel, machine.congestion_control
+        "{} × {}, kernel {}, congestion control {}; contenders on processor {}",
+        machine.cpus, machine.cpu, machine.kernel, machine.congestion_control, ground.cpu
     );
     let findings = measure(flags, &present, &ground)?;
     let mut lines = vec![Line::Machine(machine)];
@@ -141,10 +138,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
 }
 
 fn contenders_of(flags: &Flags) -> Vec<Contender> {
-    let ours = flags.io.iter().map(|driver| match driver {
-        Driver::Uring => Contender::OursUring,
-        Driver::Epoll => Contender::OursEpoll,
-    });
+    let ours = flags.io.iter().map(|driver| driver.contender());
     let peers = flags.peers.iter().filter_map(|peer| match peer {
         Peer::None => None,
         Peer::Haproxy => Some(Contender::Haproxy),
@@ -155,27 +149,6 @@ fn contenders_of(flags: &Flags) -> Vec<Contender> {
     all.sort_unstable();
     all.dedup();
     all
-}
-
-/// Gives the last processor that this process may use to the contenders, and keeps this process
-/// to the others. Everything that is started from here on without being pinned stays there too.
-fn keep_apart() -> anyhow::Result<usize> {
-    let mut allowed = sched_getaffinity(None)?;
-    let mut usable = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
-    let last = usable.next_back().context("no processor to run on")?;
-    if allowed.count() > 1 {
-        allowed.unset(last);
-        sched_setaffinity(None, &allowed)?;
-    } else {
-        eprintln!("one processor only: load and contenders share it, and wall time says nothing");
-    }
-    Ok(last)
-}
-
-/// A thousand connections and the origin's ends of them need more than the usual 1,024.
-fn allow_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// One measurement to make.
@@ -190,7 +163,7 @@ struct Turn {
 /// machine does for half a minute falls into one sample of each and not into all samples of one;
 /// who begins changes from one repetition to the next.
 fn turns(flags: &Flags, present: &[Contender]) -> Vec<Turn> {
-    let cases = if flags.cases.is_empty() { Case::ALL.to_vec() } else { flags.cases.clone() };
+    let cases = if flags.cases.is_empty() { Case::usual() } else { flags.cases.clone() };
     let mut turns = Vec::new();
     for repetition in 0..=flags.reps {
         for case in &cases {
@@ -267,7 +240,7 @@ fn conclude(findings: Findings, lines: &mut Vec<Line>, flags: &Flags) -> anyhow:
     print!("{}", table::figures(&entries));
     print!("{}", latencies(&findings));
     let judged: Vec<&Cost> = entries.iter().map(|entry| &entry.cost).chain(&drivers).collect();
-    print!("{}", table::verdicts(&judged));
+    print!("{}", verdicts(&judged));
     print!("{}", remarks(&findings));
     lines.extend(judged.into_iter().chain(&pipes).cloned().map(Line::Cost));
     if let Some(path) = &flags.json {
@@ -319,7 +292,7 @@ fn is_bound(reading: &Reading) -> bool {
 }
 
 /// The value of a sorted list below which `share` percent lie.
-fn at(sorted: &[u64], share: f64) -> Option<u64> {
+pub(crate) fn at(sorted: &[u64], share: f64) -> Option<u64> {
     let last = sorted.len().checked_sub(1)?;
     sorted.get((share / 100.0 * last as f64).round() as usize).copied()
 }
@@ -366,8 +339,6 @@ fn remarks(findings: &Findings) -> String {
     text
 }
 
-/// The flag that says: this is the namespace.
-const INSIDE: &str = "--inside-namespace";
 /// Memory hardly differs from one look to the next.
 const MEMORY_REPS: usize = 3;
 /// The share of its processors at which a load is its own bottleneck.

@@ -10,6 +10,7 @@ use clap::Parser;
 // The verbs.
 mod run;
 mod compare;
+mod growth;
 mod report;
 mod diff;
 mod counts;
@@ -48,6 +49,8 @@ enum Verb {
     Run(Box<run::Flags>),
     /// Measure our proxy, other people's and a bare relay on the same work.
     Compare(compare::Flags),
+    /// Measure our proxy alone as there is more of everything: connectors, connections, elephants.
+    Growth(growth::Flags),
     /// Draw results: a page with plots, a table.
     Report(report::Flags),
     /// Compare two runs.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Verb::Demo(flags) => demo::run(&flags),
         Verb::Run(flags) => run::run(*flags),
         Verb::Compare(flags) => compare::run(&flags),
+        Verb::Growth(flags) => growth::run(&flags),
         Verb::Floor(flags) => floor::run(&flags),
     };
     match ended {

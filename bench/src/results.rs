@@ -84,8 +84,8 @@ pub(crate) const PERCENTILES: [f64; 12] =
 pub(crate) struct Cost {
     /// `ours-uring`, `ours-epoll`, `haproxy`, `nginx`, `envoy`, `floor`.
     pub(crate) contender: String,
-    /// `pull`, `push`, `push-chunked`, `pull-tls`, `push-tls`, `uploads-50`, `get-1k`, `idle`,
-    /// `active`.
+    /// `pull`, `push`, `push-chunked`, `pull-tls`, `push-tls`, `pull-tls-both`, `push-tls-both`,
+    /// `uploads-50`, `get-1k`, `idle`, `active`.
     pub(crate) case: String,
     /// What [`Cost::samples`] count: `cpu-s/GiB`, `us/request` or `KiB/connection`.
     pub(crate) unit: String,

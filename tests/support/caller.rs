@@ -269,20 +269,6 @@ impl Caller {
         }
     }
 
-    /// Reads `length` bytes of a body and keeps none of them.
-    pub(crate) fn skip(&mut self, length: u64) -> Result<(), Broken> {
-        let mut left = length;
-        while left > 0 {
-            if self.unread.is_empty() {
-                self.more()?;
-            }
-            let count = self.unread.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.unread.drain(..count);
-            left -= count as u64;
-        }
-        Ok(())
-    }
-
     /// How the connection ends, when nothing more of an answer is expected: [`Broken::Ended`] for
     /// a clean end. Bytes that still come are an answer nobody asked for.
     pub(crate) fn end(&mut self) -> Broken {

@@ -24,7 +24,7 @@ fn bar(case: Case) -> Bar {
     match case {
         Case::Pull | Case::Push | Case::Uploads50 => Bar::Of(Contender::Haproxy, 1.10),
         Case::PushChunked => Bar::OfBest(0.80),
-        Case::PullTls | Case::PushTls => Bar::OfBest(1.00),
+        Case::PullTls | Case::PushTls | Case::PullTlsBoth | Case::PushTlsBoth => Bar::OfBest(1.00),
         Case::Get1k => Bar::Of(Contender::Nginx, 1.00),
         Case::Idle => Bar::Absolute(8.0),
         Case::Active => Bar::Absolute(40.0),

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::contenders::{Contender, Ground, Running};
-use super::drive::{self, Bodies, CHUNK_BYTES, Road, Slow};
+use super::contenders::{Contender, Running};
+use super::drive::{self, Bodies, Road, Slow};
+use super::ground::Ground;
+use super::origin::CHUNK_BYTES;
 use crate::meter;
 
 /// A case.
@@ -28,6 +30,10 @@ pub(crate) enum Case {
     PullTls,
     /// As `push`, with TLS to the registry.
     PushTls,
+    /// As `pull-tls`, with TLS towards the caller too: ours inside a tunnel to the registry's name.
+    PullTlsBoth,
+    /// As `push-tls`, with TLS towards the caller too.
+    PushTlsBoth,
     /// 50 pushes of 64 MiB at once.
     #[value(name = "uploads-50")]
     Uploads50,
@@ -79,17 +85,26 @@ pub(super) struct Reading {
 
 impl Case {
     /// All of them, in the order of the table.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Pull,
         Self::Push,
         Self::PushChunked,
         Self::PullTls,
         Self::PushTls,
+        Self::PullTlsBoth,
+        Self::PushTlsBoth,
         Self::Uploads50,
         Self::Get1k,
         Self::Idle,
         Self::Active,
     ];
+
+    /// Those that are measured where none is named. Of both sides' TLS a comparison is made by itself:
+    /// the whole is long enough.
+    pub(super) fn usual() -> Vec<Self> {
+        let is_usual = |case: &Self| !matches!(case, Self::PullTlsBoth | Self::PushTlsBoth);
+        Self::ALL.into_iter().filter(is_usual).collect()
+    }
 
     /// Its name in results.
     pub(super) fn name(self) -> &'static str {
@@ -99,6 +114,8 @@ impl Case {
             Self::PushChunked => "push-chunked",
             Self::PullTls => "pull-tls",
             Self::PushTls => "push-tls",
+            Self::PullTlsBoth => "pull-tls-both",
+            Self::PushTlsBoth => "push-tls-both",
             Self::Uploads50 => "uploads-50",
             Self::Get1k => "get-1k",
             Self::Idle => "idle",
@@ -117,7 +134,9 @@ impl Case {
 
     /// Whether a contender can take part: the floor knows no TLS.
     pub(super) fn suits(self, contender: Contender) -> bool {
-        !matches!((self, contender), (Self::PullTls | Self::PushTls, Contender::Floor))
+        let is_sealed =
+            matches!(self, Self::PullTls | Self::PushTls | Self::PullTlsBoth | Self::PushTlsBoth);
+        !is_sealed || contender != Contender::Floor
     }
 
     /// Measures it once on a contender that was just started.
@@ -134,6 +153,9 @@ impl Case {
     ) -> anyhow::Result<Reading> {
         let road = match self {
             Self::PullTls | Self::PushTls => running.sealed.as_ref().context("it has no TLS")?,
+            Self::PullTlsBoth | Self::PushTlsBoth => {
+                running.both.as_ref().context("it has no TLS for callers")?
+            }
             _ => &running.plain,
         };
         let before = ground.origin.seen();
@@ -204,9 +226,9 @@ impl Case {
         };
         let transfers = (rounds * at_once) as u64;
         let (up, requests) = match self {
-            Self::Push | Self::PushTls | Self::Uploads50 => (true, 2),
+            Self::Push | Self::PushTls | Self::PushTlsBoth | Self::Uploads50 => (true, 2),
             Self::PushChunked => (true, 3),
-            Self::Pull | Self::PullTls | Self::Get1k | Self::Idle | Self::Active => (false, 1),
+            _ => (false, 1),
         };
         for _ in 0..rounds {
             drive::at_once(at_once, || match self {
@@ -272,7 +294,7 @@ fn growth(before: (f64, f64), after: (f64, f64), connections: usize) -> Reading 
 }
 
 /// Bytes as GiB.
-pub(super) fn gib(bytes: u64) -> f64 {
+pub(crate) fn gib(bytes: u64) -> f64 {
     bytes as f64 / (1_u64 << 30) as f64
 }
 

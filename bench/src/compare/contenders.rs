@@ -7,21 +7,23 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::drive::Road;
+use super::ground::Ground;
+use super::inside::Inside;
 use super::origin::{self, Origin};
 use super::peers::{self, Fill};
-use super::process::{Process, READY_WAIT, Stop, pinned};
+use super::process::{Process, READY_WAIT, pinned};
 
 /// Somebody who relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Contender {
+pub(crate) enum Contender {
     OursUring,
     OursEpoll,
     Haproxy,
@@ -30,31 +32,21 @@ pub(super) enum Contender {
     Floor,
 }
 
-/// What all contenders share.
-pub(super) struct Ground {
-    /// Configurations and logs.
-    pub(super) folder: TempDir,
-    /// The registry's place.
-    pub(super) origin: Origin,
-    /// The processor that contenders run on.
-    pub(super) cpu: usize,
-    /// Who ends the run early.
-    pub(super) stop: Stop,
-}
-
 /// A contender that serves.
-pub(super) struct Running {
+pub(crate) struct Running {
     /// Its first process.
-    pub(super) process: Process,
+    pub(crate) process: Process,
     /// Through it to the origin's plaintext side.
-    pub(super) plain: Road,
+    pub(crate) plain: Road,
     /// Through it to the origin's TLS side, where it can do that.
-    pub(super) sealed: Option<Road>,
+    pub(crate) sealed: Option<Road>,
+    /// The same with TLS towards the caller too, where it can do that.
+    pub(crate) both: Option<Road>,
 }
 
 impl Contender {
     /// Its name in results.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::OursUring => "ours-uring",
             Self::OursEpoll => "ours-epoll",
@@ -66,17 +58,17 @@ impl Contender {
     }
 
     /// Whether it is this project's proxy.
-    pub(super) fn is_ours(self) -> bool {
+    pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::OursUring | Self::OursEpoll)
     }
 
     /// Whether it is somebody else's proxy.
-    pub(super) fn is_peer(self) -> bool {
+    pub(crate) fn is_peer(self) -> bool {
         !self.is_ours() && self != Self::Floor
     }
 
     /// The program that it runs, if there is one.
-    pub(super) fn program(self) -> Option<PathBuf> {
+    pub(crate) fn program(self) -> Option<PathBuf> {
         let own = std::env::current_exe().ok();
         match self {
             Self::Floor => own,
@@ -88,7 +80,7 @@ impl Contender {
     }
 
     /// What its program calls its own version.
-    pub(super) fn version(self) -> String {
+    pub(crate) fn version(self) -> String {
         let flag = if matches!(self, Self::Haproxy | Self::Nginx) { "-v" } else { "--version" };
         let said = self.program().map(|program| peers::version(&program, flag));
         said.unwrap_or_else(|| "not installed".to_owned())
@@ -98,7 +90,7 @@ impl Contender {
     ///
     /// # Errors
     /// When it is not installed, does not start, or does not accept in time.
-    pub(super) fn start(self, ground: &Ground) -> anyhow::Result<Running> {
+    pub(crate) fn start(self, ground: &Ground) -> anyhow::Result<Running> {
         let program = self.program().context("it is not installed")?;
         let mut running = match self {
             Self::OursUring => ours(ground, &program, "uring")?,
@@ -106,7 +98,7 @@ impl Contender {
             Self::Floor => floor(ground, &program)?,
             Self::Haproxy | Self::Nginx | Self::Envoy => self.peer(ground, &program)?,
         };
-        let addresses = [Some(&running.plain), running.sealed.as_ref()];
+        let addresses = [Some(&running.plain), running.sealed.as_ref(), running.both.as_ref()];
         for road in addresses.into_iter().flatten() {
             accepts(&mut running.process, road.address)
                 .with_context(|| last_words(&log(ground, self)))?;
@@ -116,18 +108,25 @@ impl Contender {
 
     fn peer(self, ground: &Ground, program: &Path) -> anyhow::Result<Running> {
         let folder = ground.folder.path();
-        let [listen, listen_tls] = free_addresses()?;
-        let ca_file = folder.join("ca.pem");
-        fs::write(&ca_file, &ground.origin.ca)?;
+        let [listen, listen_tls, listen_both] = free_addresses()?;
+        let files = ["ca.pem", "leaf.pem", "leaf.pem.key"].map(|name| folder.join(name));
+        let [ca_file, leaf_file, key_file] = &files;
+        let (leaf, key) = &ground.origin.leaf;
+        for (file, text) in [(ca_file, &ground.origin.ca), (leaf_file, leaf), (key_file, key)] {
+            fs::write(file, text)?;
+        }
         let (name, template) = peers::template(self).context("no template")?;
         let file = folder.join(name);
         let fill = Fill {
             listen,
             listen_tls,
+            listen_both,
             origin: ground.origin.plain,
             origin_tls: ground.origin.sealed,
             authorization: &origin::authorization(origin::USER, origin::PASSWORD),
-            ca_file: &ca_file,
+            ca_file,
+            leaf_file,
+            key_file,
             folder,
         };
         fs::write(&file, peers::render(template, &fill))?;
@@ -141,12 +140,19 @@ impl Contender {
             _ => command.arg("-c").arg(&file),
         };
         let process = Process::start(command, &log(ground, self), &ground.stop)?;
-        let road = |address| Road {
+        let road = |address, inside| Road {
             address,
             path: REPOSITORY.to_owned(),
             authorization: origin::authorization("pod", TOKEN),
+            inside,
         };
-        Ok(Running { process, plain: road(listen), sealed: Some(road(listen_tls)) })
+        let inside = Inside::new(ground.origin.ca.as_bytes(), None)?;
+        Ok(Running {
+            process,
+            plain: road(listen, None),
+            sealed: Some(road(listen_tls, None)),
+            both: Some(road(listen_both, Some(Arc::new(inside)))),
+        })
     }
 }
 
@@ -154,25 +160,68 @@ fn ours(ground: &Ground, program: &Path, io: &str) -> anyhow::Result<Running> {
     let folder = ground.folder.path().join("manifests");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("compare.yaml"), manifests(&ground.origin))?;
-    let mut command = pinned(program, ground.cpu);
-    command.args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "1"]);
-    command.arg("--file").arg(&folder);
-    command.arg("--ca-dir").arg(ground.folder.path().join("ca"));
-    command.env("HARBOR_CONNECTOR_IO", io);
-    // The peers write no access log either.
-    command.env("HARBOR_CONNECTOR_LOG_FILTER", "warn");
-    // Nobody is left to be drained when it is told to end.
-    command.env("HARBOR_CONNECTOR_DRAIN_GRACE_SECONDS", "0");
-    command.env("HARBOR_CONNECTOR_DRAIN_SECONDS", "0");
-    let mut process =
-        Process::start(command, &ground.folder.path().join("ours.log"), &ground.stop)?;
-    let address = said_address(&mut process)?;
-    let road = |connector: &str| Road {
+    let Ours { process, address, ca, .. } = Ours::serve(ground, program, io, &folder)?;
+    // Whom the caller asks for a tunnel gives it a certificate in the registry's name.
+    let inside = Inside::new(&fs::read(ca)?, Some(origin::authorization("bench/sealed", TOKEN)))?;
+    let plain = road(address, "plain");
+    let both = Road {
+        path: REPOSITORY.to_owned(),
+        inside: Some(Arc::new(inside)),
+        ..road(address, "sealed")
+    };
+    Ok(Running { process, plain, sealed: Some(road(address, "sealed")), both: Some(both) })
+}
+
+/// Through our proxy at `address` by a connector of the namespace `bench`, as the Pod.
+pub(crate) fn road(address: SocketAddr, connector: &str) -> Road {
+    Road {
         address,
         path: format!("/v2/namespaces/bench/connectors/{connector}/team/app"),
         authorization: origin::authorization("pod", TOKEN),
-    };
-    Ok(Running { process, plain: road("plain"), sealed: Some(road("sealed")) })
+        inside: None,
+    }
+}
+
+/// Our own proxy, serving the manifests of a folder on one core.
+pub(crate) struct Ours {
+    /// Its process.
+    pub(crate) process: Process,
+    /// Where it serves callers.
+    pub(crate) address: SocketAddr,
+    /// Where it can be looked at.
+    pub(crate) admin: SocketAddr,
+    /// Where its CA's certificate is.
+    pub(crate) ca: PathBuf,
+}
+
+impl Ours {
+    /// Starts it on the driver `io` and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not start, or does not serve in time.
+    pub(crate) fn serve(
+        ground: &Ground,
+        program: &Path,
+        io: &str,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut command = pinned(program, ground.cpu);
+        command.args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--cores", "1", "--file"]).arg(folder);
+        command.arg("--ca-dir").arg(ground.folder.path().join("ca"));
+        command.env("HARBOR_CONNECTOR_IO", io);
+        // The peers write no access log either.
+        command.env("HARBOR_CONNECTOR_LOG_FILTER", "warn");
+        // Nobody is left to be drained when it is told to end.
+        command.env("HARBOR_CONNECTOR_DRAIN_GRACE_SECONDS", "0");
+        command.env("HARBOR_CONNECTOR_DRAIN_SECONDS", "0");
+        let log = ground.folder.path().join("ours.log");
+        let mut process = Process::start(command, &log, &ground.stop)?;
+        let (address, said) = announced(&mut process).with_context(|| last_words(&log))?;
+        let text = |name: &str| said[name].as_str().with_context(|| format!("it said no {name}"));
+        let (admin, ca) = (text("admin")?.parse()?, text("ca")?.into());
+        Ok(Self { process, address, admin, ca })
+    }
 }
 
 /// The floor puts no credential in, so the caller shows the registry's own.
@@ -181,18 +230,20 @@ fn floor(ground: &Ground, program: &Path) -> anyhow::Result<Running> {
     command.args(["floor", "--origin"]).arg(ground.origin.plain.to_string());
     let mut process = Process::start(command, &log(ground, Contender::Floor), &ground.stop)?;
     let plain = Road {
-        address: said_address(&mut process)?,
+        address: announced(&mut process)?.0,
         path: REPOSITORY.to_owned(),
         authorization: origin::authorization(origin::USER, origin::PASSWORD),
+        inside: None,
     };
-    Ok(Running { process, plain, sealed: None })
+    Ok(Running { process, plain, sealed: None, both: None })
 }
 
-fn said_address(process: &mut Process) -> anyhow::Result<SocketAddr> {
+/// Where a process says that it listens, and all that it says with that.
+fn announced(process: &mut Process) -> anyhow::Result<(SocketAddr, Value)> {
     let line = process.said()?;
     let said: Value = serde_json::from_str(&line).context("it ended before it served")?;
     let listen = said["listen"].as_str().and_then(|text| text.parse().ok());
-    listen.context("it did not say where it listens")
+    Ok((listen.context("it did not say where it listens")?, said))
 }
 
 fn log(ground: &Ground, contender: Contender) -> PathBuf {
@@ -223,15 +274,16 @@ fn accepts(process: &mut Process, address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Two addresses that nobody listens on. Both are held until both are known, so they differ.
-fn free_addresses() -> anyhow::Result<[SocketAddr; 2]> {
-    let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let second = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok([first.local_addr()?, second.local_addr()?])
+/// Addresses that nobody listens on. All are held until all are known, so they differ.
+fn free_addresses() -> anyhow::Result<[SocketAddr; 3]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let held = [bind()?, bind()?, bind()?];
+    let [one, two, three] = &held;
+    Ok([one.local_addr()?, two.local_addr()?, three.local_addr()?])
 }
 
 /// Two connectors to the origin, the robot's credential, a Pod's token and its right.
-fn manifests(origin: &Origin) -> String {
+pub(crate) fn manifests(origin: &Origin) -> String {
     let mut ca = String::new();
     for line in origin.ca.lines() {
         ca.push_str(&format!("    {line}\n"));
@@ -239,6 +291,7 @@ fn manifests(origin: &Origin) -> String {
     MANIFESTS
         .replace("@ORIGIN@", &origin.plain.to_string())
         .replace("@ORIGIN_TLS@", &origin.sealed.to_string())
+        .replace("@NAME@", origin::NAME)
         .replace("@USER@", origin::USER)
         .replace("@PASSWORD@", origin::PASSWORD)
         .replace("@TOKEN@", TOKEN)
@@ -246,7 +299,7 @@ fn manifests(origin: &Origin) -> String {
 }
 
 /// Whether util-linux is there to keep a program on one processor.
-pub(super) fn has_taskset() -> bool {
+pub(crate) fn has_taskset() -> bool {
     Command::new("taskset").arg("--version").output().is_ok_and(|said| said.status.success())
 }
 

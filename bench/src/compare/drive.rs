@@ -10,32 +10,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::inside::Inside;
 use super::link::{Link, Stock};
-use super::origin::{MANIFEST_BYTES, digest};
+use super::origin::{CHUNK_BYTES, MANIFEST_BYTES, NAME, digest, framed};
 use crate::wire::malformed;
 
 /// How to reach one repository through one contender.
 #[derive(Clone)]
-pub(super) struct Road {
+pub(crate) struct Road {
     /// Where the contender listens.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// The repository's path, from `/v2/`.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// What to show the contender.
-    pub(super) authorization: String,
+    pub(crate) authorization: String,
+    /// Through which TLS, if any; what is shown is shown inside it.
+    pub(crate) inside: Option<Arc<Inside>>,
 }
 
 /// The bodies that are sent, made once.
-pub(super) struct Bodies {
+pub(crate) struct Bodies {
     /// For a length known.
-    pub(super) plain: Stock,
+    pub(crate) plain: Stock,
     /// In chunks, as much payload as `plain`.
-    pub(super) chunked: Stock,
+    pub(crate) chunked: Stock,
 }
 
 /// What an answer's head said.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: u16,
     length: Option<u64>,
     location: Option<String>,
 }
@@ -45,7 +49,7 @@ impl Bodies {
     ///
     /// # Errors
     /// When memory cannot be had.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             plain: Stock::noise(BODY_BYTES)?,
             chunked: Stock::chunks(BODY_BYTES, CHUNK_BYTES)?,
@@ -54,15 +58,28 @@ impl Bodies {
 }
 
 impl Road {
-    fn open(&self) -> io::Result<Link> {
-        Link::new(TcpStream::connect_timeout(&self.address, CONNECT_WAIT)?, None, WAIT)
+    /// A new connection, inside TLS where the road leads through it.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub(crate) fn open(&self) -> io::Result<Link> {
+        let stream = TcpStream::connect_timeout(&self.address, CONNECT_WAIT)?;
+        let mut link = Link::new(stream, None, WAIT)?;
+        if let Some(inside) = &self.inside {
+            inside.enter(&mut link)?;
+        }
+        Ok(link)
     }
 
     /// A request's head, with `more` fields, each ended by CRLF.
-    fn head(&self, method: &str, target: &str, more: &str) -> String {
-        let Self { address, authorization, .. } = self;
+    pub(crate) fn head(&self, method: &str, target: &str, more: &str) -> String {
+        let host = match &self.inside {
+            Some(_) => NAME.to_owned(),
+            None => self.address.to_string(),
+        };
+        let authorization = &self.authorization;
         format!(
-            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\nAccept: */*\r\n\
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\nAccept: */*\r\n\
              Authorization: {authorization}\r\n{more}\r\n"
         )
     }
@@ -71,12 +88,16 @@ impl Road {
         self.head("GET", &format!("{}/blobs/{}", self.path, digest(length)), "")
     }
 
-    fn manifest(&self) -> String {
-        self.head("GET", &format!("{}/manifests/latest", self.path), "")
+    /// A request for the manifest of 1 KiB, with `GET` or `HEAD`.
+    pub(crate) fn manifest(&self, method: &str) -> String {
+        self.head(method, &format!("{}/manifests/latest", self.path), "")
     }
 
     /// Opens an upload and says where its bytes go.
-    fn begin(&self, link: &mut Link) -> io::Result<String> {
+    ///
+    /// # Errors
+    /// When it is refused, or the connection breaks.
+    pub(crate) fn begin(&self, link: &mut Link) -> io::Result<String> {
         let target = format!("{}/blobs/uploads/", self.path);
         link.send(self.head("POST", &target, "Content-Length: 0\r\n").as_bytes(), false)?;
         let answer = finish(link, 202)?;
@@ -96,7 +117,7 @@ impl Road {
 ///
 /// # Errors
 /// When an answer is other than it should be, or the connection breaks.
-pub(super) fn pull(road: &Road, length: u64) -> io::Result<()> {
+pub(crate) fn pull(road: &Road, length: u64) -> io::Result<()> {
     let mut link = road.open()?;
     link.send(road.blob(length).as_bytes(), false)?;
     let answer = answer(&mut link)?;
@@ -114,7 +135,7 @@ pub(super) fn pull(road: &Road, length: u64) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`pull`].
-pub(super) fn push(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> {
+pub(crate) fn push(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> {
     let mut link = road.open()?;
     let target = format!("{}&digest={}", road.begin(&mut link)?, digest(length));
     let more = format!("Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n");
@@ -128,14 +149,12 @@ pub(super) fn push(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> 
 ///
 /// # Errors
 /// As [`pull`].
-pub(super) fn push_chunked(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> {
+pub(crate) fn push_chunked(road: &Road, bodies: &Bodies, length: u64) -> io::Result<()> {
     let mut link = road.open()?;
     let target = road.begin(&mut link)?;
     let more = "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n";
     link.send(road.head("PATCH", &target, more).as_bytes(), true)?;
-    // Each chunk is its payload, a size line and two line ends.
-    let framing = format!("{CHUNK_BYTES:x}\r\n\r\n").len() as u64;
-    link.send_stock(&bodies.chunked, length / CHUNK_BYTES * (CHUNK_BYTES + framing))?;
+    link.send_stock(&bodies.chunked, framed(length))?;
     link.send(b"0\r\n\r\n", false)?;
     finish(&mut link, 202)?;
     let target = format!("{target}&digest={}", digest(length));
@@ -147,7 +166,7 @@ pub(super) fn push_chunked(road: &Road, bodies: &Bodies, length: u64) -> io::Res
 ///
 /// # Errors
 /// The first of theirs.
-pub(super) fn at_once(
+pub(crate) fn at_once(
     count: usize,
     transfer: impl Fn() -> io::Result<()> + Sync,
 ) -> io::Result<()> {
@@ -162,9 +181,9 @@ pub(super) fn at_once(
 ///
 /// # Errors
 /// As [`pull`]; the first of them.
-pub(super) fn gets(road: &Road, connections: usize, requests: usize) -> io::Result<Vec<u64>> {
+pub(crate) fn gets(road: &Road, connections: usize, requests: usize) -> io::Result<Vec<u64>> {
     let each = requests.div_ceil(connections.max(1));
-    let asked = road.manifest();
+    let asked = road.manifest("GET");
     let asking = || -> io::Result<Vec<u64>> {
         let mut link = road.open()?;
         let mut took = Vec::with_capacity(each);
@@ -190,8 +209,8 @@ pub(super) fn gets(road: &Road, connections: usize, requests: usize) -> io::Resu
 ///
 /// # Errors
 /// As [`pull`].
-pub(super) fn idle(road: &Road, count: usize) -> io::Result<Vec<Link>> {
-    let asked = road.manifest();
+pub(crate) fn idle(road: &Road, count: usize) -> io::Result<Vec<Link>> {
+    let asked = road.manifest("GET");
     (0..count)
         .map(|_| {
             let mut link = road.open()?;
@@ -201,7 +220,11 @@ pub(super) fn idle(road: &Road, count: usize) -> io::Result<Vec<Link>> {
         .collect()
 }
 
-fn get(link: &mut Link, asked: &str) -> io::Result<()> {
+/// Sends `asked`, a GET of the manifest, and reads the answer.
+///
+/// # Errors
+/// As [`pull`].
+pub(crate) fn get(link: &mut Link, asked: &str) -> io::Result<()> {
     link.send(asked.as_bytes(), false)?;
     let answer = finish(link, 200)?;
     match answer.length {
@@ -212,7 +235,7 @@ fn get(link: &mut Link, asked: &str) -> io::Result<()> {
 }
 
 /// Transfers that go on at a trickle until they are let go of.
-pub(super) struct Slow {
+pub(crate) struct Slow {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
@@ -223,7 +246,7 @@ impl Slow {
     ///
     /// # Errors
     /// When a thread cannot be had.
-    pub(super) fn start(road: &Road, bodies: &Arc<Bodies>, count: usize) -> io::Result<Self> {
+    pub(crate) fn start(road: &Road, bodies: &Arc<Bodies>, count: usize) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..count).map(|number| {
             let (road, bodies, stop) = (road.clone(), Arc::clone(bodies), Arc::clone(&stop));
@@ -241,7 +264,7 @@ impl Slow {
     ///
     /// # Errors
     /// When one had ended by itself.
-    pub(super) fn stop(self) -> io::Result<()> {
+    pub(crate) fn stop(self) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
     }
@@ -283,8 +306,35 @@ fn finish(link: &mut Link, wanted: u16) -> io::Result<Answer> {
     if answer.status == wanted { Ok(answer) } else { Err(unexpected("request", &answer)) }
 }
 
+/// Asks for a tunnel to `authority`, and reads the answer, after which the tunnel begins.
+///
+/// # Errors
+/// When the tunnel is refused, or the connection breaks.
+pub(crate) fn tunnel(link: &mut Link, authority: &str, authorization: &str) -> io::Result<()> {
+    let asked = format!(
+        "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: bench\r\n\
+         Proxy-Authorization: {authorization}\r\n\r\n"
+    );
+    link.send(asked.as_bytes(), false)?;
+    let length = link.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let opened = link.ahead().starts_with(b"HTTP/1.1 200 ");
+    link.used(length);
+    if opened { Ok(()) } else { Err(malformed("a tunnel that was refused")) }
+}
+
+/// Sends `asked`, which is answered by a head alone, and reads that; any status but `wanted` is an
+/// error.
+///
+/// # Errors
+/// As [`pull`].
+pub(crate) fn head(link: &mut Link, asked: &str, wanted: u16) -> io::Result<()> {
+    link.send(asked.as_bytes(), false)?;
+    let answer = answer(link)?;
+    if answer.status == wanted { Ok(()) } else { Err(unexpected("request", &answer)) }
+}
+
 /// Reads an answer's head. An answer without a length must be chunked.
-fn answer(link: &mut Link) -> io::Result<Answer> {
+pub(crate) fn answer(link: &mut Link) -> io::Result<Answer> {
     let length = link.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut fields);
@@ -309,7 +359,8 @@ fn answer(link: &mut Link) -> io::Result<Answer> {
     Ok(answer)
 }
 
-fn unexpected(what: &str, answer: &Answer) -> io::Error {
+/// An answer that should have been another.
+pub(crate) fn unexpected(what: &str, answer: &Answer) -> io::Error {
     io::Error::other(format!("{what}: unexpected answer {}", answer.status))
 }
 
@@ -317,8 +368,6 @@ fn panicked<T>(_: Box<dyn std::any::Any + Send>) -> io::Result<T> {
     Err(io::Error::other("the generator panicked"))
 }
 
-/// What a chunk carries.
-pub(super) const CHUNK_BYTES: u64 = 32 << 10;
 const BODY_BYTES: u64 = 64 << 20;
 const SLOW_BYTES: u64 = 1 << 40;
 const SLOW_PIECE: u64 = 64 << 10;

@@ -1,12 +1,15 @@
 //! One blocking connection of the comparison: heads in a buffer, bodies that nobody copies.
 //!
-//! A socket, plain or with TLS on our side, goes in; heads and byte counts come out. It is as cheap
+//! A socket, plain or inside TLS of either side, goes in; heads and byte counts come out. It is as cheap
 //! as a blocking socket allows, because what it costs is taken from the processor that it shares
 //! with the other end. It looks at no body's bytes.
 
+mod sealed;
+
 use std::fs::File;
-use std::io::{self, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,13 +17,15 @@ use std::time::Duration;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
+use self::sealed::Sealed;
 use crate::memory::{Noise, Pages, file};
 use crate::wire::malformed;
 
 /// A connection and what was read from it ahead of need.
-pub(super) struct Link {
+pub(crate) struct Link {
     stream: TcpStream,
     sealed: Option<Sealed>,
     buffer: Vec<u8>,
@@ -29,18 +34,12 @@ pub(super) struct Link {
     scratch: Pages,
 }
 
-/// The TLS of a connection; the reader spares the many small reads that rustls would make.
-struct Sealed {
-    state: Box<ServerConnection>,
-    reader: BufReader<TcpStream>,
-    piece: Vec<u8>,
-}
-
 /// Bytes to send again and again, in memory.
-pub(super) struct Stock {
+pub(crate) struct Stock {
     file: File,
     length: u64,
     pieces: u64,
+    is_framed: bool,
     taken: AtomicU64,
 }
 
@@ -49,7 +48,7 @@ impl Stock {
     ///
     /// # Errors
     /// When memory cannot be had.
-    pub(super) fn noise(length: u64) -> io::Result<Self> {
+    pub(crate) fn noise(length: u64) -> io::Result<Self> {
         Self::framed(length, length)
     }
 
@@ -57,7 +56,7 @@ impl Stock {
     ///
     /// # Errors
     /// When memory cannot be had.
-    pub(super) fn chunks(length: u64, chunk: u64) -> io::Result<Self> {
+    pub(crate) fn chunks(length: u64, chunk: u64) -> io::Result<Self> {
         Self::framed(length, chunk)
     }
 
@@ -81,7 +80,7 @@ impl Stock {
             left -= take as u64;
         }
         let length = stock.metadata()?.len();
-        Ok(Self { length, file: stock, pieces, taken: AtomicU64::new(0) })
+        Ok(Self { length, file: stock, pieces, is_framed: framed, taken: AtomicU64::new(0) })
     }
 
     /// Where the next body begins: at another piece than those before it, as far away as can be.
@@ -101,7 +100,7 @@ impl Link {
     ///
     /// # Errors
     /// What setting the socket's options says.
-    pub(super) fn new(
+    pub(crate) fn new(
         stream: TcpStream,
         tls: Option<&Arc<ServerConfig>>,
         wait: Duration,
@@ -109,16 +108,39 @@ impl Link {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(wait))?;
         stream.set_write_timeout(Some(wait))?;
-        let sealed = tls.map(|settings| Sealed::new(&stream, settings)).transpose()?;
+        let accepted = |settings: &Arc<ServerConfig>| {
+            let state = ServerConnection::new(Arc::clone(settings)).map_err(io::Error::other)?;
+            Sealed::new(&stream, state.into())
+        };
+        let sealed = tls.map(accepted).transpose()?;
         let scratch = Pages::new(SCRATCH_BYTES);
         Ok(Self { stream, sealed, buffer: vec![0; HEAD_BYTES_MAX], start: 0, end: 0, scratch })
+    }
+
+    /// Goes on inside TLS, as its client, and does the handshake.
+    ///
+    /// # Errors
+    /// When bytes were read ahead of it, or the other side is not who it should be.
+    pub(crate) fn seal(
+        &mut self,
+        settings: &Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<()> {
+        if !self.ahead().is_empty() {
+            return Err(malformed("bytes before the handshake"));
+        }
+        let state = ClientConnection::new(Arc::clone(settings), name).map_err(io::Error::other)?;
+        let mut sealed = Sealed::new(&self.stream, state.into())?;
+        sealed.shake_hands(&mut self.stream)?;
+        self.sealed = Some(sealed);
+        Ok(())
     }
 
     /// Waits for a whole head and says how long it is; `None` when the peer closed before it.
     ///
     /// # Errors
     /// What the socket says, and an endless or cut head.
-    pub(super) fn head(&mut self) -> io::Result<Option<usize>> {
+    pub(crate) fn head(&mut self) -> io::Result<Option<usize>> {
         let mut searched = 0;
         loop {
             let ahead = self.ahead();
@@ -135,12 +157,12 @@ impl Link {
     }
 
     /// What was read and not used.
-    pub(super) fn ahead(&self) -> &[u8] {
+    pub(crate) fn ahead(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// The next `count` bytes were used; there must be as many.
-    pub(super) fn used(&mut self, count: usize) {
+    pub(crate) fn used(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
     }
 
@@ -148,7 +170,7 @@ impl Link {
     ///
     /// # Errors
     /// What the socket says.
-    pub(super) fn drop_some(&mut self, most: u64) -> io::Result<u64> {
+    pub(crate) fn drop_some(&mut self, most: u64) -> io::Result<u64> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let ahead = self.end - self.start;
         if ahead > 0 {
@@ -175,7 +197,7 @@ impl Link {
     ///
     /// # Errors
     /// What the socket says; `UnexpectedEof` when the peer closes before.
-    pub(super) fn skip(&mut self, mut count: u64) -> io::Result<()> {
+    pub(crate) fn skip(&mut self, mut count: u64) -> io::Result<()> {
         while count > 0 {
             match self.drop_some(count)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -189,7 +211,7 @@ impl Link {
     ///
     /// # Errors
     /// What the socket says, a malformed chunk, trailers.
-    pub(super) fn skip_chunks(&mut self) -> io::Result<u64> {
+    pub(crate) fn skip_chunks(&mut self) -> io::Result<u64> {
         let mut carried = 0;
         loop {
             let size = self.chunk_size()?;
@@ -254,7 +276,7 @@ impl Link {
     ///
     /// # Errors
     /// What the socket says.
-    pub(super) fn send(&mut self, mut bytes: &[u8], more: bool) -> io::Result<()> {
+    pub(crate) fn send(&mut self, mut bytes: &[u8], more: bool) -> io::Result<()> {
         if let Some(sealed) = &mut self.sealed {
             return sealed.write(&mut self.stream, bytes);
         }
@@ -274,11 +296,19 @@ impl Link {
     ///
     /// # Errors
     /// What the socket says.
-    pub(super) fn send_stock(&mut self, stock: &Stock, mut length: u64) -> io::Result<()> {
+    pub(crate) fn send_stock(&mut self, stock: &Stock, mut length: u64) -> io::Result<()> {
         let mut offset = stock.place();
         while length > 0 {
             let most = length.min(stock.length - offset).min(SEND_MAX);
             let sent = match &mut self.sealed {
+                // Framing has to arrive as it is; of noise any will do.
+                Some(sealed) if stock.is_framed => {
+                    let most = usize::try_from(most).unwrap_or(usize::MAX);
+                    let into = self.scratch.bytes();
+                    let most = most.min(into.len());
+                    let count = stock.file.read_at(&mut into[..most], offset)?;
+                    sealed.write_some(&mut self.stream, &into[..count])?
+                }
                 Some(sealed) => sealed.write_noise(&mut self.stream, most)?,
                 None => self.send_file(stock, offset, most)?,
             };
@@ -298,50 +328,6 @@ impl Link {
                 Err(cause) => return Err(cause.into()),
             }
         }
-    }
-}
-
-impl Sealed {
-    fn new(stream: &TcpStream, settings: &Arc<ServerConfig>) -> io::Result<Self> {
-        let state = ServerConnection::new(Arc::clone(settings)).map_err(io::Error::other)?;
-        let reader = BufReader::with_capacity(SCRATCH_BYTES, stream.try_clone()?);
-        let mut piece = vec![0; SCRATCH_BYTES];
-        Noise::new(SEED).fill(&mut piece);
-        Ok(Self { state: Box::new(state), reader, piece })
-    }
-
-    fn read(&mut self, stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.state.reader().read(into) {
-                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-            self.flush(stream)?;
-            self.state.read_tls(&mut self.reader)?;
-            self.state.process_new_packets().map_err(io::Error::other)?;
-            self.flush(stream)?;
-        }
-    }
-
-    fn write(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-        self.state.writer().write_all(bytes)?;
-        self.flush(stream)
-    }
-
-    /// Sends noise, and at most `most` bytes of it. What is sent need not be what a file holds,
-    /// only as dear to encrypt.
-    fn write_noise(&mut self, stream: &mut TcpStream, most: u64) -> io::Result<u64> {
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.piece.len());
-        let count = self.state.writer().write(&self.piece[..most])?;
-        self.flush(stream)?;
-        Ok(count as u64)
-    }
-
-    fn flush(&mut self, stream: &mut TcpStream) -> io::Result<()> {
-        while self.state.wants_write() {
-            self.state.write_tls(stream)?;
-        }
-        Ok(())
     }
 }
 

@@ -5,12 +5,12 @@ use crate::machine;
 use crate::results::Machine;
 
 /// This machine, of which the run may use `cpus` processors, and the versions of who takes part.
-pub(super) fn describe(contenders: &[Contender], cpus: usize, own_namespace: bool) -> Machine {
+pub(crate) fn describe(contenders: &[Contender], cpus: usize, own_namespace: bool) -> Machine {
     let others = contenders.iter().filter(|contender| **contender != Contender::Floor);
     let versions = others.map(|contender| (contender.name().to_owned(), contender.version()));
     let mut described = machine::describe();
     described.versions.extend(versions);
     // Without what only we add.
-    let command = machine::command(|word| word != super::INSIDE);
+    let command = machine::command(|word| word != super::ground::INSIDE);
     Machine { cpus, own_namespace, command, ..described }
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 
 /// Starts this program again, with the same arguments and `flag`, in a new namespace. Returns only
 /// where there is none to be had, with the reason.
-pub(super) fn enter(flag: &str) -> io::Error {
+pub(crate) fn enter(flag: &str) -> io::Error {
     if !rustix::process::geteuid().is_root() {
         return io::Error::other("only root may make one");
     }
@@ -42,7 +42,7 @@ fn works() -> io::Result<()> {
 ///
 /// # Errors
 /// When a step fails; nothing can be measured then.
-pub(super) fn furnish() -> io::Result<()> {
+pub(crate) fn furnish() -> io::Result<()> {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
     if !up.success() {
         return Err(io::Error::other("loopback stays down"));

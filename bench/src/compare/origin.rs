@@ -14,6 +14,7 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, cipher_suite};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
@@ -21,19 +22,22 @@ use super::link::{Link, Stock};
 use crate::wire::malformed;
 
 /// An origin that listens.
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// Where it speaks HTTP.
-    pub(super) plain: SocketAddr,
-    /// Where it speaks HTTPS, as `localhost` and `127.0.0.1`.
-    pub(super) sealed: SocketAddr,
+    pub(crate) plain: SocketAddr,
+    /// Where it speaks HTTPS, under [`NAME`], as `localhost` and as `127.0.0.1`.
+    pub(crate) sealed: SocketAddr,
     /// The certificate, PEM, that its own is issued by.
-    pub(super) ca: String,
+    pub(crate) ca: String,
+    /// Its own, PEM, for whoever meets callers in its name, and the key, PEM.
+    pub(crate) leaf: (String, String),
     shared: Arc<Shared>,
 }
 
 struct Shared {
     authorization: String,
     stock: Stock,
+    chunks: Stock,
     received: AtomicU64,
     requests: AtomicU64,
     refused: AtomicU64,
@@ -41,13 +45,13 @@ struct Shared {
 
 /// What an origin has seen so far.
 #[derive(Clone, Copy)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Bytes of request bodies, framing left out.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// Requests with the registry's credential.
-    pub(super) requests: u64,
+    pub(crate) requests: u64,
     /// Requests without it.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
 }
 
 impl Origin {
@@ -55,22 +59,23 @@ impl Origin {
     ///
     /// # Errors
     /// When ports, keys, memory or threads cannot be had.
-    pub(super) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start() -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
             authorization: authorization(USER, PASSWORD),
             stock: Stock::noise(STOCK_BYTES)?,
+            chunks: Stock::chunks(STOCK_BYTES, CHUNK_BYTES)?,
             received: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });
-        let (ca, settings) = identity()?;
+        let Identity { ca, leaf, settings } = identity()?;
         let plain = listen(&shared, None)?;
         let sealed = listen(&shared, Some(Arc::new(settings)))?;
-        Ok(Self { plain, sealed, ca, shared })
+        Ok(Self { plain, sealed, ca, leaf, shared })
     }
 
     /// The counts so far.
-    pub(super) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Seen {
             received: read(&self.shared.received),
@@ -81,18 +86,36 @@ impl Origin {
 }
 
 /// The value of `Authorization` for a user and a password (RFC 7617).
-pub(super) fn authorization(user: &str, password: &str) -> String {
+pub(crate) fn authorization(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode([user, ":", password].concat()))
 }
 
 /// A digest under which the origin has a blob of `length` bytes: the length itself.
-pub(super) fn digest(length: u64) -> String {
+pub(crate) fn digest(length: u64) -> String {
     format!("sha256:{length:064x}")
 }
 
-/// A CA, and our side of TLS with a certificate of it. Only TLS 1.3 with AES-128-GCM, so that every
-/// contender has the same arithmetic to do, whatever its library would prefer.
-fn identity() -> anyhow::Result<(String, ServerConfig)> {
+/// A digest under which the origin has the same blob and sends it in chunks.
+pub(crate) fn digest_in_chunks(length: u64) -> String {
+    format!("sha256:{IN_CHUNKS}{length:063x}")
+}
+
+/// Only TLS 1.3 with AES-128-GCM, so that every contender has the same arithmetic to do, whatever
+/// its library would prefer.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    let cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
+    Arc::new(CryptoProvider { cipher_suites, ..ring::default_provider() })
+}
+
+/// A CA, a certificate of it with its key, and our side of TLS with them.
+struct Identity {
+    ca: String,
+    leaf: (String, String),
+    settings: ServerConfig,
+}
+
+/// Keys are of P-256, as those are that our own proxy makes.
+fn identity() -> anyhow::Result<Identity> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -100,18 +123,16 @@ fn identity() -> anyhow::Result<(String, ServerConfig)> {
     let certificate = ca.self_signed(&ca_key)?;
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate()?;
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let names = [NAME, "localhost", "127.0.0.1"].map(str::to_owned);
     let leaf = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
-    let mut provider = ring::default_provider();
-    provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
-    let settings = ServerConfig::builder_with_provider(Arc::new(provider))
+    let settings = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(
             vec![leaf.der().clone()],
             PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )?;
-    Ok((certificate.pem(), settings))
+    Ok(Identity { ca: certificate.pem(), leaf: (leaf.pem(), key.serialize_pem()), settings })
 }
 
 fn listen(shared: &Arc<Shared>, tls: Option<Arc<ServerConfig>>) -> io::Result<SocketAddr> {
@@ -154,7 +175,15 @@ fn serve(stream: TcpStream, tls: Option<&Arc<ServerConfig>>, shared: &Shared) ->
                 link.send(blob_head(length).as_bytes(), length > 0)?;
                 link.send_stock(&shared.stock, length)?;
             }
+            Wants::Chunks(length) => {
+                link.send(CHUNKS_HEAD, true)?;
+                link.send_stock(&shared.chunks, framed(length))?;
+                link.send(b"0\r\n\r\n", false)?;
+            }
             Wants::Manifest => link.send(&MANIFEST, false)?,
+            Wants::ManifestHead => {
+                link.send(&MANIFEST[..MANIFEST.len() - MANIFEST_BYTES], false)?
+            }
             Wants::Upload => link.send(STARTED, false)?,
             Wants::Part => link.send(TAKEN, false)?,
             Wants::Commit => link.send(CREATED, false)?,
@@ -166,7 +195,9 @@ fn serve(stream: TcpStream, tls: Option<&Arc<ServerConfig>>, shared: &Shared) ->
 /// What a request is after.
 enum Wants {
     Blob(u64),
+    Chunks(u64),
     Manifest,
+    ManifestHead,
     Upload,
     Part,
     Commit,
@@ -193,9 +224,10 @@ fn parse(head: &[u8], authorization: &str) -> io::Result<Asked> {
     let target = request.path.unwrap_or_default();
     let wants = match request.method.unwrap_or_default() {
         "GET" if target.contains("/manifests/") => Wants::Manifest,
+        "HEAD" if target.contains("/manifests/") => Wants::ManifestHead,
         // Asked by a proxy that makes sure of its credential first.
         "GET" if target == "/v2/" => Wants::Manifest,
-        "GET" => Wants::Blob(length_in(target).ok_or_else(|| malformed("unknown blob"))?),
+        "GET" => blob(target).ok_or_else(|| malformed("unknown blob"))?,
         "POST" => Wants::Upload,
         "PATCH" => Wants::Part,
         "PUT" => Wants::Commit,
@@ -220,10 +252,22 @@ fn parse(head: &[u8], authorization: &str) -> io::Result<Asked> {
     Ok(Asked { wants, body, credited })
 }
 
-/// The length that a blob's digest stands for; see [`digest`].
-fn length_in(target: &str) -> Option<u64> {
+/// The blob that a digest stands for; see [`digest`].
+fn blob(target: &str) -> Option<Wants> {
     let (_, digits) = target.rsplit_once("/blobs/sha256:")?;
-    u64::from_str_radix(digits.get(..64)?, 16).ok()
+    let digits = digits.get(..64)?;
+    let (wants, digits): (fn(u64) -> Wants, _) = match digits.strip_prefix(IN_CHUNKS) {
+        Some(digits) => (Wants::Chunks, digits),
+        None => (Wants::Blob, digits),
+    };
+    u64::from_str_radix(digits, 16).ok().map(wants)
+}
+
+/// What `length` bytes, which must be whole chunks, take with their framing: each chunk is its
+/// payload, a size line and two line ends.
+pub(crate) fn framed(length: u64) -> u64 {
+    let framing = format!("{CHUNK_BYTES:x}\r\n\r\n").len() as u64;
+    length / CHUNK_BYTES * (CHUNK_BYTES + framing)
 }
 
 fn blob_head(length: u64) -> String {
@@ -254,12 +298,16 @@ fn ring_digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
+/// The name that the registry's certificate has for callers who meet it through a proxy.
+pub(crate) const NAME: &str = "registry.example";
 /// The robot that every proxy must speak for.
-pub(super) const USER: &str = "robot$bench";
+pub(crate) const USER: &str = "robot$bench";
 /// Its password, good for nothing but this origin.
-pub(super) const PASSWORD: &str = "pretend-password-of-the-comparison";
+pub(crate) const PASSWORD: &str = "pretend-password-of-the-comparison";
+/// What a chunk carries.
+pub(crate) const CHUNK_BYTES: u64 = 32 << 10;
 /// The length of a manifest.
-pub(super) const MANIFEST_BYTES: usize = 1024;
+pub(crate) const MANIFEST_BYTES: usize = 1024;
 
 const REFUSAL: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"bench\"\r\n\
     Connection: close\r\nContent-Length: 0\r\n\r\n";
@@ -271,6 +319,10 @@ const TAKEN: &[u8] =
     Docker-Upload-UUID: 1\r\nContent-Length: 0\r\n\r\n";
 const CREATED: &[u8] =
     b"HTTP/1.1 201 Created\r\nLocation: /v2/team/app/blobs/1\r\nContent-Length: 0\r\n\r\n";
+const CHUNKS_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n\
+    Docker-Distribution-Api-Version: registry/2.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+/// The first digit of the digest of what is sent in chunks; no length begins with it.
+const IN_CHUNKS: &str = "c";
 const STOCK_BYTES: u64 = 64 << 20;
 const FIELDS_MAX: usize = 64;
 const IDLE_WAIT: Duration = Duration::from_secs(120);

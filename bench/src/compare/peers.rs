@@ -19,6 +19,8 @@ pub(super) struct Fill<'a> {
     pub(super) listen: SocketAddr,
     /// Where to listen for what goes to the origin over TLS.
     pub(super) listen_tls: SocketAddr,
+    /// Where to listen for callers over TLS, for what goes to the origin over TLS.
+    pub(super) listen_both: SocketAddr,
     /// The origin in plaintext.
     pub(super) origin: SocketAddr,
     /// The origin over TLS.
@@ -27,6 +29,10 @@ pub(super) struct Fill<'a> {
     pub(super) authorization: &'a str,
     /// The file with the origin's CA.
     pub(super) ca_file: &'a Path,
+    /// The file with the certificate to meet callers with.
+    pub(super) leaf_file: &'a Path,
+    /// The file with its key; its name is the certificate's with `.key` after it.
+    pub(super) key_file: &'a Path,
     /// A folder to write to.
     pub(super) folder: &'a Path,
 }
@@ -36,6 +42,7 @@ pub(super) fn render(template: &str, fill: &Fill<'_>) -> String {
     let addresses = [
         ("LISTEN", fill.listen),
         ("LISTEN_TLS", fill.listen_tls),
+        ("LISTEN_BOTH", fill.listen_both),
         ("ORIGIN", fill.origin),
         ("ORIGIN_TLS", fill.origin_tls),
     ];
@@ -50,6 +57,8 @@ pub(super) fn render(template: &str, fill: &Fill<'_>) -> String {
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     text.replace("@AUTHORIZATION@", fill.authorization)
         .replace("@CA_FILE@", &fill.ca_file.display().to_string())
+        .replace("@LEAF_FILE@", &fill.leaf_file.display().to_string())
+        .replace("@KEY_FILE@", &fill.key_file.display().to_string())
         .replace("@FOLDER@", &fill.folder.display().to_string())
         .replace("@USER_LINE@", user)
 }
@@ -186,9 +195,10 @@ mod tests {
     /// Renders a peer's template into a folder and lets `check` see its file.
     fn with_rendered(peer: Contender, check: impl FnOnce(&Path, &Path)) {
         let folder = tempfile::tempdir().unwrap();
-        let ca_file = folder.path().join("ca.pem");
+        let files = ["ca.pem", "ca.pem.key"].map(|name| folder.path().join(name));
         let ca = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        fs::write(&ca_file, ca.cert.pem()).unwrap();
+        fs::write(&files[0], ca.cert.pem()).unwrap();
+        fs::write(&files[1], ca.signing_key.serialize_pem()).unwrap();
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (name, template) = template(peer).unwrap();
         let text = render(
@@ -196,10 +206,13 @@ mod tests {
             &Fill {
                 listen: address(41001),
                 listen_tls: address(41002),
+                listen_both: address(41005),
                 origin: address(41003),
                 origin_tls: address(41004),
                 authorization: "Basic cm9ib3Q6cHJldGVuZA==",
-                ca_file: &ca_file,
+                ca_file: &files[0],
+                leaf_file: &files[0],
+                key_file: &files[1],
                 folder: folder.path(),
             },
         );

@@ -19,7 +19,7 @@ use crate::{child, interrupt, meter};
 
 /// Whether somebody wants the run to end, and whom that ends.
 #[derive(Clone, Default)]
-pub(super) struct Stop(Arc<State>);
+pub(crate) struct Stop(Arc<State>);
 
 #[derive(Default)]
 struct State {
@@ -28,7 +28,7 @@ struct State {
 }
 
 /// A process that ends when it is dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     stop: Stop,
 }
@@ -39,7 +39,7 @@ impl Stop {
     ///
     /// # Errors
     /// When signals cannot be listened for.
-    pub(super) fn watch() -> io::Result<Self> {
+    pub(crate) fn watch() -> io::Result<Self> {
         let stop = Self::default();
         let watched = stop.clone();
         interrupt::listen(move |time| {
@@ -53,7 +53,7 @@ impl Stop {
     }
 
     /// Whether the run is to end.
-    pub(super) fn asked(&self) -> bool {
+    pub(crate) fn asked(&self) -> bool {
         self.0.asked.load(Ordering::Relaxed)
     }
 
@@ -76,7 +76,7 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be started, or the run is ending.
-    pub(super) fn start(mut command: Command, log: &Path, stop: &Stop) -> anyhow::Result<Self> {
+    pub(crate) fn start(mut command: Command, log: &Path, stop: &Stop) -> anyhow::Result<Self> {
         let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // A group of its own: Ctrl-C reaches the bench alone, which then ends the contender.
@@ -97,19 +97,19 @@ impl Process {
     ///
     /// # Errors
     /// When there is none in time.
-    pub(super) fn said(&mut self) -> anyhow::Result<String> {
+    pub(crate) fn said(&mut self) -> anyhow::Result<String> {
         let stdout = self.child.stdout.take().context("no stdout")?;
         let line = child::first_line(stdout)?.recv_timeout(READY_WAIT);
         line.context("it said nothing in time")
     }
 
     /// Its number.
-    pub(super) fn id(&self) -> i32 {
+    pub(crate) fn id(&self) -> i32 {
         Pid::from_child(&self.child).as_raw_pid()
     }
 
     /// Whether it has ended by itself.
-    pub(super) fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         child::has_ended(&mut self.child)
     }
 }
@@ -124,12 +124,12 @@ impl Drop for Process {
 }
 
 /// A command that runs `program` on the processor `cpu` only, from its first instruction on.
-pub(super) fn pinned(program: &Path, cpu: usize) -> Command {
+pub(crate) fn pinned(program: &Path, cpu: usize) -> Command {
     let mut command = Command::new("taskset");
     command.arg("--cpu-list").arg(cpu.to_string()).arg(program);
     command
 }
 
 /// How long a contender may take until it serves.
-pub(super) const READY_WAIT: Duration = Duration::from_secs(15);
+pub(crate) const READY_WAIT: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(3);

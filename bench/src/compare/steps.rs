@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write as _, stderr};
 use std::time::Instant;
 
 /// A known number of measurements, one after another.
-pub(super) struct Steps {
+pub(crate) struct Steps {
     total: usize,
     done: usize,
     started: Instant,
@@ -15,12 +15,12 @@ pub(super) struct Steps {
 
 impl Steps {
     /// Begins.
-    pub(super) fn new(total: usize) -> Self {
+    pub(crate) fn new(total: usize) -> Self {
         Self { total, done: 0, started: Instant::now(), redraws: stderr().is_terminal() }
     }
 
     /// A measurement begins.
-    pub(super) fn begin(&self, step: &str) {
+    pub(crate) fn begin(&self, step: &str) {
         if self.redraws {
             let filled = self.done * BAR / self.total.max(1);
             let (full, rest) = ("█".repeat(filled), "·".repeat(BAR - filled));
@@ -29,7 +29,7 @@ impl Steps {
     }
 
     /// A measurement has ended with `result`.
-    pub(super) fn end(&mut self, step: &str, result: &str) {
+    pub(crate) fn end(&mut self, step: &str, result: &str) {
         self.done += 1;
         let (before, after) = if self.redraws { ("\r", "\x1b[K\n") } else { ("", "\n") };
         let place = format!("[{}/{}]", self.done, self.total);

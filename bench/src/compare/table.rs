@@ -77,7 +77,8 @@ fn contenders(entries: &[Entry]) -> Vec<Contender> {
     found
 }
 
-fn spread(samples: &[f64]) -> String {
+/// `middle (lowest–highest)`.
+pub(crate) fn spread(samples: &[f64]) -> String {
     around(crate::results::median(samples), samples)
 }
 
@@ -91,7 +92,7 @@ fn around(middle: f64, samples: &[f64]) -> String {
 }
 
 /// Every verdict, a line each.
-pub(super) fn verdicts(costs: &[&Cost]) -> String {
+pub(crate) fn verdicts(costs: &[&Cost]) -> String {
     let mut text = String::new();
     for cost in costs {
         let Some(verdict) = &cost.verdict else {

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::origin::Origin;
 use super::*;
 
 #[test]
@@ -35,7 +36,12 @@ fn a_small_comparison_measures_our_proxy_and_the_floor() {
     let json = results.path().join("run.jsonl");
     let said = Command::new(bench)
         .args(["compare", "--size", "16MiB", "--reps", "1", "--requests", "512"])
-        .args(["--cases", "pull,push,push-chunked,pull-tls,get-1k", "--peers", "none"])
+        .args([
+            "--cases",
+            "pull,push,push-chunked,pull-tls,push-tls-both,get-1k",
+            "--peers",
+            "none",
+        ])
         .args(["--io", "epoll", "--no-namespace", "--json"])
         .arg(&json)
         .output()
@@ -50,8 +56,8 @@ fn a_small_comparison_measures_our_proxy_and_the_floor() {
     assert!(table.contains("ours-epoll") && table.contains("floor"), "{table}");
     let lines = results::read(&json).unwrap();
     let costs = lines.iter().filter(|line| matches!(line, Line::Cost(cost) if cost.median() > 0.0));
-    // Five of ours; four of the floor, which knows no TLS.
-    assert_eq!(costs.count(), 9, "{lines:?}");
+    // Six of ours; four of the floor, which knows no TLS.
+    assert_eq!(costs.count(), 10, "{lines:?}");
     assert!(matches!(lines.first(), Some(Line::Machine(_))));
 }
 
@@ -61,6 +67,7 @@ fn road(origin: &Origin, password: &str) -> drive::Road {
         address: origin.plain,
         path: "/v2/team/app".to_owned(),
         authorization: origin::authorization(origin::USER, password),
+        inside: None,
     }
 }
 

@@ -69,6 +69,7 @@ pub(crate) fn unit(name: &str) -> &str {
         "cpu-s/GiB" => "CPU seconds per GiB",
         "us/request" => "CPU µs per request",
         "KiB/connection" => "KiB of memory per connection",
+        "us" => "Microseconds",
         RATIO => "One contender as a multiple of another",
         other => other,
     }
@@ -119,12 +120,14 @@ pub(crate) fn at_percentile(latencies: &[f64], wanted: f64) -> Option<f64> {
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// The unit of a cost that is a multiple of another.
 const RATIO: &str = "ratio";
-const CASES: [(&str, &str); 10] = [
+const CASES: [(&str, &str); 12] = [
     ("pull", "Pull, length known"),
     ("push", "Push, length known"),
     ("push-chunked", "Push, chunked"),
     ("pull-tls", "Pull, TLS to the registry"),
     ("push-tls", "Push, TLS to the registry"),
+    ("pull-tls-both", "Pull, TLS on both sides"),
+    ("push-tls-both", "Push, TLS on both sides"),
     ("uploads-50", "50 uploads at once"),
     ("get-1k", "GET of 1 KiB"),
     ("idle", "An idle connection"),

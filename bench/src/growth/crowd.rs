@@ -1,0 +1,163 @@
+//! What a request and a byte cost with few and with many connectors, and connections.
+//!
+//! Steps in, a figure of processor time for each out, and how the largest stands to the smallest.
+//! Requests are GETs of 1 KiB; what moves bytes is four pulls and four pushes at once, while all
+//! connections are held. Each measurement has a proxy of its own, and the steps take turns within
+//! each repetition.
+
+use std::thread;
+use std::time::Duration;
+
+use super::folder::Folder;
+use super::lanes::{self, Lanes};
+use super::{Bench, Flags};
+use crate::compare::cases::gib;
+use crate::compare::contenders::road;
+use crate::compare::drive::{self, Bodies};
+use crate::meter;
+use crate::results::{Cost, Verdict, ratio, ratios};
+
+/// A number of connectors and of connections.
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    series: &'static str,
+    count: usize,
+    connectors: usize,
+    connections: usize,
+    /// How many requests are under way at once.
+    lanes: usize,
+}
+
+/// 1, a hundredth of the most, and the most connectors, under the same 64 connections. Each
+/// connection has a connector of its own, where there are as many.
+pub(super) fn connectors(flags: &Flags) -> Vec<Step> {
+    let step = |count| Step { series: "connectors", count, connectors: count, ..SOME };
+    [1, flags.connectors.div_ceil(100), flags.connectors].map(step).to_vec()
+}
+
+/// 1, 64, 1,000 and the most connections, with one request under way however many there are; and
+/// again, from 64 on, with 64 under way.
+pub(super) fn connections(flags: &Flags) -> Vec<Step> {
+    let counts = [1, 64, 1000, flags.connections];
+    let one = |count| Step { series: "connections", count, connections: count, lanes: 1, ..SOME };
+    let many = |count| Step { series: "busy-connections", lanes: 64, ..one(count) };
+    counts.into_iter().map(one).chain(counts[1..].iter().copied().map(many)).collect()
+}
+
+const SOME: Step = Step { series: "", count: 1, connectors: 1, connections: 64, lanes: 64 };
+
+/// Microseconds a request, and seconds a GiB.
+struct Reading {
+    request: f64,
+    byte: f64,
+}
+
+/// Measures each step, and sets the later ones of a series against its first.
+pub(super) fn measure(bench: &mut Bench<'_>, steps: &[Step]) -> anyhow::Result<Vec<Cost>> {
+    let bodies = Bodies::new()?;
+    let mut found: Vec<(Step, Vec<Reading>)> = steps.iter().map(|s| (*s, Vec::new())).collect();
+    for repetition in 1..=bench.flags.reps {
+        let places = found.len();
+        for turn in 0..places {
+            // Who begins changes from one repetition to the next.
+            let (step, readings) = &mut found[(turn + repetition) % places];
+            let name = format!("{} {} {}", step.series, step.count, bench.name());
+            let reading = step.read(bench, &bodies)?;
+            let Reading { request, byte } = reading;
+            bench.steps.end(&name, &format!("{request:.1} µs/request, {byte:.3} cpu-s/GiB"));
+            readings.push(reading);
+        }
+    }
+    let mut costs = Vec::new();
+    let requests: fn(&Reading) -> f64 = |reading| reading.request;
+    for (what, unit, pick) in
+        [("request", "us/request", requests), ("byte", "cpu-s/GiB", |reading| reading.byte)]
+    {
+        costs.extend(series(bench, &found, (what, unit), pick));
+    }
+    Ok(costs)
+}
+
+/// The costs of each step, and after each series the largest of its ratios to the first.
+fn series(
+    bench: &Bench<'_>,
+    found: &[(Step, Vec<Reading>)],
+    (what, unit): (&str, &str),
+    pick: fn(&Reading) -> f64,
+) -> Vec<Cost> {
+    let mut costs = Vec::new();
+    for of_series in found.chunk_by(|one, other| one.0.series == other.0.series) {
+        let cost = |(step, readings): &(Step, Vec<Reading>)| {
+            let case = format!("{what}-{}-{}", step.series, step.count);
+            bench.cost(case, unit, readings.iter().map(pick).collect())
+        };
+        let all: Vec<Cost> = of_series.iter().map(cost).collect();
+        if let Some((first, later)) = all.split_first() {
+            let name = format!(
+                "{what}-{}",
+                of_series.iter().map(|of| of.0.series).next_back().unwrap_or_default()
+            );
+            let worst =
+                later.iter().max_by(|one, other| ratio(one, first).total_cmp(&ratio(other, first)));
+            let samples = worst.map(|worst| ratios(worst, first)).unwrap_or_default();
+            let mut flat = bench.cost(name, "ratio", samples);
+            flat.verdict = worst.map(|worst| Verdict {
+                must: format!("{} at most {FLAT:.2} of {}", worst.case, first.case),
+                figure: ratio(worst, first),
+                limit: FLAT,
+            });
+            costs.extend(all);
+            costs.push(flat);
+        }
+    }
+    costs
+}
+
+impl Step {
+    fn read(self, bench: &Bench<'_>, bodies: &Bodies) -> anyhow::Result<Reading> {
+        let ground = bench.ground;
+        let folder = Folder::make(ground.folder.path(), "crowd", &ground.origin)?;
+        folder.fill(self.connectors, ground.origin.plain, 0)?;
+        let proxy = lanes::serve(bench, &folder)?;
+        let road = |number: usize| {
+            // As far apart as there are connectors.
+            let place = number * self.connectors / self.connections;
+            road(proxy.address, &format!("c{place}"))
+        };
+        let mut lanes = Lanes::open(self.lanes, self.connections, road)?;
+        let requests = if self.lanes == 1 { REQUESTS / 2 } else { REQUESTS };
+        lanes.ask(self.connections.max(WARM_REQUESTS))?;
+        let family = meter::family(proxy.process.id());
+        let spent = || {
+            // What is still done after the last answer is a cost, too.
+            thread::sleep(SETTLE);
+            meter::cpu_seconds(&family)
+        };
+        let before = spent();
+        let asked = lanes.ask(requests)?;
+        let request = (spent() - before) * 1e6 / asked as f64;
+
+        let last = road(self.connections - 1);
+        drive::at_once(AT_ONCE, || drive::pull(&last, WARM_BYTES))?;
+        drive::at_once(AT_ONCE, || drive::push(&last, bodies, WARM_BYTES))?;
+        let before = spent();
+        for _ in 0..ROUNDS {
+            drive::at_once(AT_ONCE, || drive::pull(&last, BODY_BYTES))?;
+            drive::at_once(AT_ONCE, || drive::push(&last, bodies, BODY_BYTES))?;
+        }
+        let moved = (2 * ROUNDS * AT_ONCE) as u64 * BODY_BYTES;
+        let byte = (spent() - before) / gib(moved);
+        drop(lanes);
+        Ok(Reading { request, byte })
+    }
+}
+
+const REQUESTS: usize = 32_768;
+const WARM_REQUESTS: usize = 2048;
+const AT_ONCE: usize = 4;
+const ROUNDS: usize = 2;
+const BODY_BYTES: u64 = 64 << 20;
+const WARM_BYTES: u64 = 8 << 20;
+const SETTLE: Duration = Duration::from_millis(30);
+/// What still counts as flat: two measurements of the same repeat within about as much.
+const FLAT: f64 = 1.10;
