@@ -502,7 +502,7 @@ fn the_driver_registers_itself_and_ends_when_it_is_refused() {
 fn in_cluster() -> (Cluster, Driver) {
     let cluster = Cluster::new();
     cluster.connect("harbor", "https://harbor.example.com");
-    let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/csi-rbac.yaml");
+    let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base/csi-rbac.yaml");
     cluster.apply(&fs::read_to_string(rights).expect("a manifest"));
     let driver = Driver::in_cluster(&kubeconfig_of_driver(&cluster));
     (cluster, driver)
@@ -595,7 +595,7 @@ fn kubeconfig_of_driver(cluster: &Cluster) -> String {
     let text = fs::read_to_string(&cluster.kubeconfig).expect("a file");
     let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let spec = serde_json::json!({"expirationSeconds": 3600});
-    let token = cluster.token_for("harbor-connector-system", "harbor-connector-csi", &spec);
+    let token = cluster.token_for("harbor-connector-csi", "harbor-connector-csi", &spec);
     config["users"][0]["user"]["token"] = token.into();
     config.to_string()
 }

@@ -7,6 +7,7 @@ mod bounds;
 mod csi;
 mod forward;
 mod logging;
+mod prints;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -24,6 +25,7 @@ use self::bounds::seconds;
 pub use self::csi::{CsiFlags, VolumeForm};
 pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
 pub use self::logging::{LogForm, Logging};
+pub use self::prints::{CheckFlags, SeccompFlags};
 use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
@@ -48,14 +50,8 @@ pub enum Verb {
     Ca(CaFlags),
     /// Prints the custom resource definitions.
     Crds,
-}
-
-/// The flags of `check`.
-#[derive(Debug, Args)]
-pub struct CheckFlags {
-    /// The folder with the manifests (*.yaml, *.yml, *.json).
-    #[arg(value_name = "DIR", env = "HARBOR_CONNECTOR_FILE")]
-    pub folder: PathBuf,
+    /// Prints the seccomp profile that lets the proxy use io_uring, or puts it onto a node.
+    Seccomp(SeccompFlags),
 }
 
 /// The flags of `proxy`.

@@ -18,3 +18,4 @@ pub mod admin;
 pub mod proxy;
 pub mod csi;
 pub mod check;
+pub mod seccomp;

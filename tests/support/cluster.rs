@@ -103,9 +103,8 @@ impl Cluster {
             let path = format!("/apis/connectors.alauda.io/v1alpha1/{kind}");
             eventually("the definition", || (self.ask("GET", &path, None).0 == 200).then_some(()));
         }
-        self.apply(&namespace("harbor-connector-system"));
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-        for file in ["class.yaml", "proxy-rbac.yaml"] {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
+        for file in ["namespaces.yaml", "class.yaml", "proxy-rbac.yaml"] {
             self.apply(&fs::read_to_string(deploy.join(file)).expect("a manifest"));
         }
         let own = &self.namespace;
