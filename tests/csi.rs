@@ -499,7 +499,7 @@ fn the_driver_registers_itself_and_ends_when_it_is_refused() {
 }
 
 /// A cluster with the connector `harbor`, and a driver in it with the rights of its manifest.
-fn in_cluster() -> (Cluster, Driver) {
+pub(crate) fn in_cluster() -> (Cluster, Driver) {
     let cluster = Cluster::new();
     cluster.connect("harbor", "https://harbor.example.com");
     let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base/csi-rbac.yaml");
@@ -509,13 +509,17 @@ fn in_cluster() -> (Cluster, Driver) {
 }
 
 /// A volume of the service account `account`, with a token of its own.
-fn volume_in(cluster: &Cluster, account: &'static str, attributes: &[(&str, &str)]) -> Volume {
+pub(crate) fn volume_in(
+    cluster: &Cluster,
+    account: &'static str,
+    attributes: &[(&str, &str)],
+) -> Volume {
     let (namespace, token) = (cluster.namespace.clone(), cluster.token(account));
     Volume { namespace, account, token, ..Volume::of(account, attributes) }
 }
 
 /// Writes what a controller reports about `harbor`; the address.
-fn report_address(cluster: &Cluster) -> String {
+pub(crate) fn report_address(cluster: &Cluster) -> String {
     let own = &cluster.namespace;
     let url = format!("http://c-harbor.{own}.svc.cluster.local");
     let group = "/apis/connectors.alauda.io/v1alpha1";

@@ -5,15 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::csi;
 use crate::support::deployment::{
     Deployment, INSTALLATIONS, NEEDED, OVERLAYS, containers, folder, variables,
 };
 use crate::support::pod_security::violations;
 use crate::support::programs::lacking;
-use crate::support::{Cluster, FakeRegistry, Proxy, proxy};
+use crate::support::{Cluster, FakeRegistry, PATIENCE, Proxy, proxy};
 
 #[test]
 fn every_overlay_renders_into_what_kubernetes_takes() {
@@ -158,7 +161,7 @@ fn a_proxys_pod_lives_as_long_as_its_drain_may_take() {
     for overlay in INSTALLATIONS {
         let deployment = Deployment::render(overlay);
         let proxy = proxy_of(&deployment, overlay);
-        let told = variables(&containers(proxy).next().expect("a container"))
+        let told = variables(containers(proxy).next().expect("a container"))
             .any(|(name, _)| name == "HARBOR_CONNECTOR_DRAIN_SECONDS");
         let grace = proxy["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
         assert!(!told && grace.is_some_and(|grace| grace >= drain + 15), "{overlay}: {grace:?}");
@@ -260,6 +263,48 @@ fn what_is_allowed_and_denied_by_the_network_leaves_out_nobody() {
             let may_call = policies.iter().any(|policy| policy["spec"]["egress"].is_array());
             assert!(may_call, "{name} could not ask the API server");
         }
+    }
+}
+
+#[test]
+fn an_account_has_every_right_that_its_program_asks_for_and_no_other() {
+    if lacking(&NEEDED) {
+        return;
+    }
+    // What is missing is refused, and fails here and in the other stories of a cluster.
+    let (mut cluster, mut driver) = csi::in_cluster();
+    let Some(_) = cluster.stand_in() else {
+        return;
+    };
+    let registry = FakeRegistry::obliging();
+    cluster.connect("harbor", &registry.url());
+    let proxy = Proxy::in_cluster(&cluster, &[]);
+    let target = format!("/v2/namespaces/{}/connectors/harbor/app/manifests/v1", cluster.namespace);
+    assert_eq!(proxy.get_as(&cluster.token("builder"), &target).status, 200);
+    csi::report_address(&cluster);
+    let volume = csi::volume_in(&cluster, "builder", &[("connectors", "harbor")]);
+    driver.tokens.push(volume.token.clone());
+    driver.kubelet().publish(&volume).expect("a volume");
+    let deployment = Deployment::render("base");
+    for (namespace, account) in [
+        ("harbor-connector-system", "harbor-connector-proxy"),
+        ("harbor-connector-csi", "harbor-connector-csi"),
+    ] {
+        let user = format!("system:serviceaccount:{namespace}:{account}");
+        let granted = deployment.rights(account);
+        assert!(!granted.is_empty(), "{account}");
+        let server = cluster.stand_in().expect("it is there");
+        let mut left = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let used = server.rights_used(&user);
+            left = granted.difference(&used).cloned().collect();
+            if left.is_empty() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(left, Vec::<String>::new(), "{account} has rights that it does not use");
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The name of an overlay in, its objects out, with the few questions that stories ask about them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -62,6 +63,35 @@ impl Deployment {
     /// Everything that makes Pods.
     pub(crate) fn workloads(&self) -> impl Iterator<Item = &Value> {
         self.objects.iter().filter(|object| object["spec"]["template"]["spec"].is_object())
+    }
+
+    /// The rights that a service account is granted, each as `verb group/resource`; which names or
+    /// namespaces they are for is left out.
+    pub(crate) fn rights(&self, account: &str) -> BTreeSet<String> {
+        let speaks_of = |binding: &&Value| {
+            let mut subjects = binding["subjects"].as_array().into_iter().flatten();
+            subjects
+                .any(|subject| subject["kind"] == "ServiceAccount" && subject["name"] == account)
+        };
+        let bindings = self.of_kind("ClusterRoleBinding").chain(self.of_kind("RoleBinding"));
+        let mut found = BTreeSet::new();
+        for binding in bindings.filter(speaks_of) {
+            let text = |field: &str| binding["roleRef"][field].as_str().expect("a role");
+            let (kind, name) = (text("kind").to_owned(), text("name"));
+            for rule in self.one(&kind, name)["rules"].as_array().expect("rules") {
+                let list = |field: &str| rule[field].as_array().into_iter().flatten();
+                for (group, resource) in
+                    list("apiGroups").flat_map(|group| list("resources").map(move |r| (group, r)))
+                {
+                    let [group, resource] =
+                        [group, resource].map(|text| text.as_str().expect("text"));
+                    found.extend(list("verbs").map(|verb| {
+                        format!("{} {group}/{resource}", verb.as_str().expect("a verb"))
+                    }));
+                }
+            }
+        }
+        found
     }
 
     /// What the schemas of a version of Kubernetes say against it, a line each. `strict` refuses
