@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support;
 use crate::support::image::Layout;
 use crate::support::kubelet::{Driver, PAUSE, Volume, is_cut_off, outcome, register};
 use crate::support::manifests::{ca_secret, connector, right};
@@ -496,6 +497,26 @@ fn the_driver_registers_itself_and_ends_when_it_is_refused() {
     driver.restart();
     driver.signal(Signal::TERM);
     assert_eq!(driver.exit().code(), Some(0));
+}
+
+#[test]
+fn a_driver_is_well_while_it_answers_through_its_socket() {
+    let mut driver = Driver::start(&manifests(), &[]);
+    let endpoint = format!("unix://{}", driver.socket().display());
+    let ask =
+        || support::proxy::run(&["csi", "--probe", "--node-id", "node-1", "--endpoint", &endpoint]);
+    assert_eq!(ask(), (Some(0), String::new(), String::new()));
+    // Its socket still takes connections.
+    driver.signal(Signal::STOP);
+    let (code, _, said) = ask();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("does not answer within 5 s"), "{said}");
+    driver.signal(Signal::CONT);
+    assert_eq!(ask().0, Some(0));
+    driver.signal(Signal::TERM);
+    assert_eq!(driver.exit().code(), Some(0));
+    let (code, _, said) = ask();
+    assert!(code == Some(1) && said.contains("cannot be reached"), "{said}");
 }
 
 /// A cluster with the connector `harbor`, and a driver in it with the rights of its manifest.
