@@ -272,7 +272,7 @@ fn a_proxy_without_its_rights_asks_less_and_less_often_and_serves_once_it_has_th
     assert!(started.elapsed() > Duration::from_millis(1500), "{:?}", started.elapsed());
     proxy.logged(&["cannot be followed", "forbidden"]);
 
-    cluster.apply(include_str!("../deploy/proxy-rbac.yaml"));
+    cluster.apply(include_str!("../deploy/base/proxy-rbac.yaml"));
     proxy.await_ready();
     assert_eq!(status(&proxy, &cluster, &token, "harbor"), 200);
 }

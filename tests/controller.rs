@@ -1,7 +1,7 @@
 //! The controller gives each Connector its Service and its status, and nothing to anybody else.
 //!
 //! Told to the stand-in, or to a real cluster (see `support/cluster.rs`), under an account with the
-//! rules of `deploy/controller-rbac.yaml`. What the proxy finds out about a credential is written
+//! rules of `deploy/base/controller-rbac.yaml`. What the proxy finds out about a credential is written
 //! here by the story, under a field manager of its own.
 
 use std::time::{Duration, Instant};
@@ -323,7 +323,7 @@ fn the_class_chooses_the_form_of_the_address() {
     let name = "harbor-connector";
     cluster.apply(PAGE);
     until(&cluster, name, "ProxyServiceReady", "True");
-    let class = include_str!("../deploy/class.yaml");
+    let class = include_str!("../deploy/base/class.yaml");
     let annotated = class.replace(
         "  annotations:\n",
         "  annotations:\n    connectors.cpaas.io/proxy-resolver: path\n",
@@ -539,7 +539,7 @@ fn a_write_that_is_refused_is_said_in_the_status_and_tried_again() {
         // Others there need the rights.
         return;
     }
-    let rbac = include_str!("../deploy/controller-rbac.yaml");
+    let rbac = include_str!("../deploy/base/controller-rbac.yaml");
     cluster.apply(&rbac.replace("verbs: [list, watch, create, patch]", "verbs: [list, watch]"));
     let controller = Controller::elected(&cluster, &[]);
     cluster.apply(PAGE);

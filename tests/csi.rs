@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support;
 use crate::support::image::Layout;
 use crate::support::kubelet::{Driver, PAUSE, Volume, is_cut_off, outcome, register};
 use crate::support::manifests::{ca_secret, connector, right};
@@ -498,8 +499,28 @@ fn the_driver_registers_itself_and_ends_when_it_is_refused() {
     assert_eq!(driver.exit().code(), Some(0));
 }
 
+#[test]
+fn a_driver_is_well_while_it_answers_through_its_socket() {
+    let mut driver = Driver::start(&manifests(), &[]);
+    let endpoint = format!("unix://{}", driver.socket().display());
+    let ask =
+        || support::proxy::run(&["csi", "--probe", "--node-id", "node-1", "--endpoint", &endpoint]);
+    assert_eq!(ask(), (Some(0), String::new(), String::new()));
+    // Its socket still takes connections.
+    driver.signal(Signal::STOP);
+    let (code, _, said) = ask();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("does not answer within 5 s"), "{said}");
+    driver.signal(Signal::CONT);
+    assert_eq!(ask().0, Some(0));
+    driver.signal(Signal::TERM);
+    assert_eq!(driver.exit().code(), Some(0));
+    let (code, _, said) = ask();
+    assert!(code == Some(1) && said.contains("cannot be reached"), "{said}");
+}
+
 /// A cluster with the connector `harbor`, and a driver in it with the rights of its manifest.
-fn in_cluster() -> (Cluster, Driver) {
+pub(crate) fn in_cluster() -> (Cluster, Driver) {
     let cluster = Cluster::new();
     cluster.connect("harbor", "https://harbor.example.com");
     let driver = Driver::in_cluster(&cluster.kubeconfig_of_driver(), &[]);
@@ -507,13 +528,17 @@ fn in_cluster() -> (Cluster, Driver) {
 }
 
 /// A volume of the service account `account`, with a token of its own.
-fn volume_in(cluster: &Cluster, account: &'static str, attributes: &[(&str, &str)]) -> Volume {
+pub(crate) fn volume_in(
+    cluster: &Cluster,
+    account: &'static str,
+    attributes: &[(&str, &str)],
+) -> Volume {
     let (namespace, token) = (cluster.namespace.clone(), cluster.token(account));
     Volume { namespace, account, token, ..Volume::of(account, attributes) }
 }
 
 /// Writes what a controller reports about `harbor`; the address.
-fn report_address(cluster: &Cluster) -> String {
+pub(crate) fn report_address(cluster: &Cluster) -> String {
     let own = &cluster.namespace;
     let url = format!("http://c-harbor.{own}.svc.cluster.local");
     let group = "/apis/connectors.alauda.io/v1alpha1";

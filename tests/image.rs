@@ -34,6 +34,8 @@ fn every_other_verb_starts_in_the_image() {
     let image = Image::build();
     let (ok, text) = image.run(&Seccomp::Default, &["crds"]);
     assert!(ok && text.contains("connectors.connectors.alauda.io"), "{text}");
+    let (ok, text) = image.run(&Seccomp::Default, &["seccomp"]);
+    assert!(ok && text.contains("io_uring_setup"), "{text}");
     let (ok, text) = image.run(&Seccomp::Ours, &["--version"]);
     assert!(ok && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
     let (ok, text) = image.run(&Seccomp::Default, &["check", "/nowhere"]);

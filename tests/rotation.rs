@@ -241,7 +241,7 @@ fn a_secret_that_is_removed_stops_nobody_and_is_put_back() {
 
     cluster.delete("v1", "Secret", NAME);
     // It may not make Secrets, and says who can.
-    proxy.logged(&["is not there", "apply deploy/ca.yaml"]);
+    proxy.logged(&["is not there", "apply deploy/base/ca.yaml"]);
     met(&proxy, &cluster, &roots).expect("while it is gone");
     cluster.own_ca();
     eventually("the same keys", || (secret(&cluster)["ca.key"] == key).then_some(()));

@@ -4,11 +4,13 @@
 //! story drops is searched for the marked password and the marked token (see [`leak`]).
 
 pub(crate) mod apiserver;
+pub(crate) mod balancer;
 pub(crate) mod caller;
 pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod controller;
 pub(crate) mod docker_registry;
+pub(crate) mod deployment;
 pub(crate) mod dockerd;
 pub(crate) mod fake_registry;
 pub(crate) mod harbor;
@@ -17,6 +19,7 @@ pub(crate) mod kubelet;
 pub(crate) mod leak;
 pub(crate) mod manifests;
 pub(crate) mod netns;
+pub(crate) mod pod_security;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod tls_storage;

@@ -8,6 +8,7 @@ mod controller;
 mod csi;
 mod forward;
 mod logging;
+mod prints;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -26,6 +27,7 @@ pub use self::controller::ControllerFlags;
 pub use self::csi::{CsiFlags, VolumeForm};
 pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
 pub use self::logging::{LogForm, Logging};
+pub use self::prints::{CheckFlags, SeccompFlags};
 use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
@@ -53,14 +55,8 @@ pub enum Verb {
     Ca(CaFlags),
     /// Prints the custom resource definitions.
     Crds,
-}
-
-/// The flags of `check`.
-#[derive(Debug, Args)]
-pub struct CheckFlags {
-    /// The folder with the manifests (*.yaml, *.yml, *.json).
-    #[arg(value_name = "DIR", env = "HARBOR_CONNECTOR_FILE")]
-    pub folder: PathBuf,
+    /// Prints the seccomp profile that lets the proxy use io_uring, or puts it onto a node.
+    Seccomp(SeccompFlags),
 }
 
 /// The flags of `proxy`.

@@ -4,7 +4,7 @@
 //! is the published one; what a value must be is said to the API server by the CEL rules here, and
 //! decided once more by `compile`, which also reads manifests that no server has seen. A rule
 //! cannot see `metadata.namespace`: that a Secret is the connector's own is asked for by the
-//! policy in `deploy/admission.yaml`. Sub-trees that no part of this program reads stay JSON,
+//! policy in `deploy/base/admission.yaml`. Sub-trees that no part of this program reads stay JSON,
 //! exactly as written.
 
 mod rules;

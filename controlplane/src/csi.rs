@@ -21,6 +21,7 @@ pub mod wire;
 pub mod identity;
 pub mod node;
 pub mod registration;
+pub mod probe;
 mod socket;
 
 use std::io::{self, Write as _};
@@ -69,6 +70,9 @@ pub enum Error {
     /// A socket that could not be made.
     #[error("cannot listen on {0}: {1}")]
     Listen(PathBuf, #[source] io::Error),
+    /// A driver that was asked whether it is well, and is not.
+    #[error("the driver at {0} is not well: {1}")]
+    Sick(PathBuf, probe::Sick),
     /// Something else that the system refused.
     #[error(transparent)]
     System(#[from] io::Error),
@@ -76,8 +80,14 @@ pub enum Error {
 
 /// Serves until a signal, or until the kubelet refuses the driver; whether it ended clean. Returns
 /// `false` as well, after saying why, if the manifests of a folder cannot be read at the start.
+/// With `--probe` it serves nothing, and only asks the driver that does.
 pub fn run(flags: &CsiFlags) -> Result<bool, Error> {
     process::harden();
+    if flags.probe {
+        let path = path_of(flags)?;
+        let asked = driver_runtime()?.block_on(probe::ask(&path));
+        return asked.map(|()| true).map_err(|cause| Error::Sick(path, cause));
+    }
     // Whatever is made here is for root, until it is opened to its readers.
     umask(Mode::RWXG | Mode::RWXO);
     let telemetry = Telemetry::start(flags.logging.log, &flags.logging.log_filter)?;
@@ -140,7 +150,7 @@ fn driver_runtime() -> io::Result<Runtime> {
 }
 
 async fn serve(flags: &CsiFlags, service: Service) -> Result<bool, Error> {
-    let path = path_of(&flags.endpoint).ok_or_else(|| Error::Endpoint(flags.endpoint.clone()))?;
+    let path = path_of(flags)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (end, ended) = watch::channel(());
@@ -172,6 +182,10 @@ async fn serve(flags: &CsiFlags, service: Service) -> Result<bool, Error> {
         tracing::warn!("calls were cut off");
     }
     Ok(clean)
+}
+
+fn path_of(flags: &CsiFlags) -> Result<PathBuf, Error> {
+    socket::path_of(&flags.endpoint).ok_or_else(|| Error::Endpoint(flags.endpoint.clone()))
 }
 
 fn listen(path: &Path) -> Result<Socket, Error> {

@@ -21,3 +21,4 @@ pub mod csi;
 pub mod lease;
 pub mod controller;
 pub mod check;
+pub mod seccomp;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use controlplane::config::{CommandLine, Verb};
-use controlplane::{authority, check, controller, csi, proxy};
+use controlplane::{authority, check, controller, csi, proxy, seccomp};
 
 fn main() -> ExitCode {
     let command = CommandLine::parse();
@@ -43,6 +43,10 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
         Verb::Check(flags) => Ok(check::check(&flags, &mut out)?),
         Verb::Crds => {
             check::crds(&mut out)?;
+            Ok(true)
+        }
+        Verb::Seccomp(flags) => {
+            seccomp::seccomp(&flags, &mut out)?;
             Ok(true)
         }
     }

@@ -15,7 +15,7 @@ pub(crate) mod resources;
 mod rest;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -52,6 +52,8 @@ struct Shared {
     counts: Mutex<BTreeMap<String, u64>>,
     delays: Mutex<Vec<(String, Duration)>>,
     extensions: Option<extensions::Extensions>,
+    /// Who made use of which right.
+    used: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Shared {
@@ -104,6 +106,7 @@ impl ApiServer {
             counts: Mutex::default(),
             delays: Mutex::default(),
             extensions: runtime.block_on(extensions::Extensions::start()),
+            used: Mutex::default(),
         });
         for name in ["default", "kube-system", "kube-public"] {
             let key = ("namespaces".to_owned(), String::new(), name.to_owned());
@@ -173,6 +176,12 @@ impl ApiServer {
     pub(crate) fn expire_watches(&self) {
         self.shared.store().compact();
         self.cut_watches();
+    }
+
+    /// The rights that a user has made use of, each as `verb group/resource` with the subresource.
+    pub(crate) fn rights_used(&self, user: &str) -> BTreeSet<String> {
+        let used = self.shared.used.lock().expect("no panic");
+        used.iter().filter(|(who, _)| who == user).map(|(_, right)| right.clone()).collect()
     }
 
     /// How many requests there were whose verb and path, such as `POST /apis/…`, begin with `what`.

@@ -119,9 +119,10 @@ impl Cluster {
             let path = format!("/apis/connectors.alauda.io/v1alpha1/{kind}");
             eventually("the definition", || (self.ask("GET", &path, None).0 == 200).then_some(()));
         }
-        self.apply(&namespace(SYSTEM));
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-        for file in ["class.yaml", "ca.yaml", "proxy-rbac.yaml", "controller-rbac.yaml"] {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
+        for file in
+            ["namespaces.yaml", "class.yaml", "ca.yaml", "proxy-rbac.yaml", "controller-rbac.yaml"]
+        {
             self.apply(&fs::read_to_string(deploy.join(file)).expect("a manifest"));
         }
         let own = &self.namespace;
@@ -154,12 +155,12 @@ impl Cluster {
 
     /// The proxy's kubeconfig, with a token of the CSI driver's account and its rights instead.
     pub(crate) fn kubeconfig_of_driver(&self) -> String {
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/csi-rbac.yaml");
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base/csi-rbac.yaml");
         self.apply(&fs::read_to_string(deploy).expect("a manifest"));
         let text = fs::read_to_string(&self.kubeconfig).expect("a file");
         let mut config: Value = serde_json::from_str(&text).expect("JSON");
         let spec = json!({"expirationSeconds": 3600});
-        let token = self.token_for("harbor-connector-system", "harbor-connector-csi", &spec);
+        let token = self.token_for("harbor-connector-csi", "harbor-connector-csi", &spec);
         config["users"][0]["user"]["token"] = token.into();
         config.to_string()
     }

@@ -1,5 +1,5 @@
 //! The verb `controller` on a cluster, under an account that may do what
-//! `deploy/controller-rbac.yaml` says and nothing else.
+//! `deploy/base/controller-rbac.yaml` says and nothing else.
 //!
 //! A cluster in, a running replica out; what it wrote is searched for secrets when it is dropped.
 //! It is ended by its process id.

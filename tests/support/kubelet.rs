@@ -113,7 +113,7 @@ impl Driver {
     }
 
     /// The socket of the driver.
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.scratch.path().join("csi/csi.sock")
     }
 

@@ -3,6 +3,7 @@
 //! A set of manifests in, a running proxy out; what it wrote to stdout and stderr and what its
 //! metrics said is searched for secrets when it is dropped. It is ended by its process id.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -118,6 +119,17 @@ impl Proxy {
     /// A proxy that serves the connectors of `cluster`, with more `flags`.
     pub(crate) fn in_cluster(cluster: &Cluster, flags: &[&str]) -> Self {
         let mut proxy = Self::launched_in(cluster, flags);
+        proxy.await_ready();
+        proxy
+    }
+
+    /// The same with `variables` in its environment.
+    pub(crate) fn in_cluster_with(cluster: &Cluster, variables: &BTreeMap<&str, &str>) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.arg("proxy").arg("--allow-loopback").env("KUBECONFIG", &cluster.kubeconfig);
+        let scratch = TempDir::new().expect("a temporary folder");
+        command.env("HARBOR_CONNECTOR_CA_DIR", scratch.path().join("ca")).envs(variables);
+        let mut proxy = Self::spawn(command, scratch, &[]);
         proxy.await_ready();
         proxy
     }
@@ -260,6 +272,11 @@ impl Proxy {
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Ends it without a word.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
     }
 
     /// Waits for its end.

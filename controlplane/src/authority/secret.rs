@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0} was changed by somebody else at the same moment")]
     Conflict(String),
     /// The object is not there, and we may not make it.
-    #[error("{0} is not there, and this account may not make it: apply deploy/ca.yaml")]
+    #[error("{0} is not there, and this account may not make it: apply deploy/base/ca.yaml")]
     Missing(String),
     /// What stands in it.
     #[error("{0}: {1}")]

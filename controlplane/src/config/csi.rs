@@ -26,6 +26,11 @@ pub struct CsiFlags {
     )]
     pub endpoint: String,
 
+    /// Asks the driver that serves at --endpoint whether it is well, and ends: for a liveness probe
+    /// in its Pod. The exit code is the answer.
+    #[arg(long, env = "HARBOR_CONNECTOR_PROBE")]
+    pub probe: bool,
+
     /// The name of this node.
     #[arg(long, value_name = "NAME", env = "HARBOR_CONNECTOR_NODE_ID")]
     pub node_id: String,

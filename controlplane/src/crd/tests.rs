@@ -143,7 +143,7 @@ fn collect(path: &str, schema: &Value, rules: &mut Vec<String>) {
 
 #[test]
 fn the_policy_takes_only_secrets_of_the_connectors_own_namespace() {
-    let text = include_str!("../../../deploy/admission.yaml");
+    let text = include_str!("../../../deploy/base/admission.yaml");
     let policy: Value = serde_saphyr::from_multiple(text).unwrap().into_iter().next().unwrap();
     let rule = policy["spec"]["validations"][0]["expression"].as_str().unwrap();
     for (namespace, allowed) in

@@ -157,13 +157,15 @@ fn wish(verb: &str, place: &Place) -> Wish {
 }
 
 fn permit(shared: &Shared, user: &User, wish: &Wish) -> Result<(), Refusal> {
-    if access::allowed(&shared.store(), &user.name, &user.groups, wish) {
-        return Ok(());
-    }
     let what = match wish.subresource.as_str() {
         "" => wish.resource.clone(),
         subresource => format!("{}/{subresource}", wish.resource),
     };
+    if access::allowed(&shared.store(), &user.name, &user.groups, wish) {
+        let right = format!("{} {}/{what}", wish.verb, wish.group);
+        shared.used.lock().expect("no panic").insert((user.name.clone(), right));
+        return Ok(());
+    }
     let scope = match wish.namespace.as_str() {
         "" => "at the cluster scope".to_owned(),
         namespace => format!("in the namespace \"{namespace}\""),
