@@ -156,6 +156,7 @@ mod tests {
             driver: "epoll",
             logins: Arc::default(),
             dropped: None,
+            audited: None,
             reviews: None,
         })
     }

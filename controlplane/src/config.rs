@@ -23,7 +23,7 @@ pub use self::bounds::Bounds;
 use self::bounds::seconds;
 pub use self::csi::{CsiFlags, VolumeForm};
 pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
-pub use self::logging::{LogForm, Logging};
+pub use self::logging::{AuditPlace, Auditing, LogForm, Logging};
 use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
@@ -133,6 +133,10 @@ pub struct ProxyFlags {
     /// The log.
     #[command(flatten)]
     pub logging: Logging,
+
+    /// The audit.
+    #[command(flatten)]
+    pub auditing: Auditing,
 
     /// Lets connectors' addresses be on loopback although they come from a cluster: for a proxy on
     /// a developer's machine. Whoever may write Connectors then reaches what listens there.
