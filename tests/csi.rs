@@ -220,7 +220,9 @@ fn in_an_hour_of_repetitions_no_reader_sees_half_a_file_or_an_old_token() {
 fn holds(name: &str, text: &str, token: &str) -> bool {
     match name {
         "context.token" => text == token,
-        "http.proxy" => text == format!("http://ci%2Fharbor:{token}@c-harbor.ci.svc.cluster.local"),
+        "http.proxy" => {
+            text == format!("http://ci%2Fharbor:{token}@c-harbor.ci.svc.cluster.local:80")
+        }
         "..data/.env" => {
             text.contains(&format!(":{token}@")) && text.ends_with("cluster.local\n")
                 || text.contains(&format!(":{token}@")) && text.contains("no_proxy=localhost")

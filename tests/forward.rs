@@ -389,7 +389,7 @@ fn other_hosts_pass_only_as_the_operator_said_and_only_to_addresses_that_are_nob
 }
 
 /// The page's way: a URL from a file, exported under the names that clients read.
-fn job_behind(proxy: &Proxy, connectors: &str) -> Job {
+pub(crate) fn job_behind(proxy: &Proxy, connectors: &str) -> Job {
     let user = connectors.replace('/', "%2F");
     let url = format!("http://{user}:{TOKEN}@{}", proxy.listen);
     let ca = proxy.ca_path().display().to_string();
@@ -406,8 +406,9 @@ fn job_behind(proxy: &Proxy, connectors: &str) -> Job {
 
 const NAME: &str = "harbor.example.com";
 
-/// A proxy on which `harbor.example.com` is this machine; nobody else can resolve it.
-fn proxy_for(registries: &[(&str, &DockerRegistry)]) -> Proxy {
+/// A proxy with more `flags` on which `harbor.example.com` is this machine; nobody else can
+/// resolve it.
+pub(crate) fn proxy_for(registries: &[(&str, &DockerRegistry)], flags: &[&str]) -> Proxy {
     let mut manifests = Manifests::default();
     for (name, registry) in registries {
         let more = match registry.ca() {
@@ -430,10 +431,10 @@ fn proxy_for(registries: &[(&str, &DockerRegistry)]) -> Proxy {
             );
     }
     let hosts = format!("127.0.0.1 localhost {NAME} second.example.com\n");
-    Proxy::start_with_hosts(&manifests.without("connector.yaml"), &[], Some(&hosts))
+    Proxy::start_with_hosts(&manifests.without("connector.yaml"), flags, Some(&hosts))
 }
 
-fn lacks_clients() -> bool {
+pub(crate) fn lacks_clients() -> bool {
     let needed = ["skopeo", "buildah", "podman", "curl", "mount namespaces"];
     lacking(&[docker_registry::NEEDED.as_slice(), &needed].concat())
 }
@@ -476,7 +477,7 @@ fn clients_work_with_an_https_registry_that_they_verify_and_cannot_resolve() {
         return;
     }
     let registry = DockerRegistry::https_called(NAME);
-    let proxy = proxy_for(&[("harbor", &registry)]);
+    let proxy = proxy_for(&[("harbor", &registry)], &[]);
     clients_work_with(&registry, &job_behind(&proxy, "ci/harbor"), "true");
     let without = Job::new("nowhere.example", "nobody", "nothing")
         .with("https_proxy", &format!("http://ci%2Fharbor:{TOKEN}@{}", proxy.listen));
@@ -491,7 +492,7 @@ fn clients_work_with_an_http_registry_through_the_same_url() {
         return;
     }
     let registry = DockerRegistry::http_called(NAME);
-    let proxy = proxy_for(&[("harbor", &registry)]);
+    let proxy = proxy_for(&[("harbor", &registry)], &[]);
     clients_work_with(&registry, &job_behind(&proxy, "ci/harbor"), "false");
 }
 
@@ -502,7 +503,7 @@ fn one_proxy_url_with_two_connectors_copies_from_one_registry_to_the_other() {
     }
     let one = DockerRegistry::https_called(NAME);
     let two = DockerRegistry::https_called("second.example.com");
-    let proxy = proxy_for(&[("harbor", &one), ("second", &two)]);
+    let proxy = proxy_for(&[("harbor", &one), ("second", &two)], &[]);
     let job = job_behind(&proxy, "ci/harbor,ci/second");
     let layout = Layout::image(&job.path("image"), 2, 22);
     let (from, to) = (one.authority(), two.authority());
@@ -524,7 +525,7 @@ fn a_docker_daemon_with_its_proxy_configured_pushes_and_pulls_under_the_registry
         return;
     }
     let registry = DockerRegistry::https_called(NAME);
-    let proxy = proxy_for(&[("harbor", &registry)]);
+    let proxy = proxy_for(&[("harbor", &registry)], &[]);
     let url = format!("http://ci%2Fharbor:{TOKEN}@{}", proxy.listen);
     let ca = proxy.ca_path().display().to_string();
     let environment = [("HTTP_PROXY", &*url), ("HTTPS_PROXY", &*url), ("SSL_CERT_FILE", &*ca)];

@@ -162,6 +162,7 @@ mod tests {
             driver: "epoll",
             logins: Arc::default(),
             dropped: None,
+            audited: None,
             reviews: None,
         })
     }

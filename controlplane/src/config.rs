@@ -26,7 +26,7 @@ use self::bounds::seconds;
 pub use self::controller::ControllerFlags;
 pub use self::csi::{CsiFlags, VolumeForm};
 pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
-pub use self::logging::{LogForm, Logging};
+pub use self::logging::{AuditPlace, Auditing, LogForm, Logging};
 pub use self::prints::{CheckFlags, SeccompFlags};
 use crate::review::kube::Rules;
 
@@ -134,6 +134,10 @@ pub struct ProxyFlags {
     /// The log.
     #[command(flatten)]
     pub logging: Logging,
+
+    /// The audit.
+    #[command(flatten)]
+    pub auditing: Auditing,
 
     /// Lets connectors' addresses be on loopback although they come from a cluster: for a proxy on
     /// a developer's machine. Whoever may write Connectors then reaches what listens there.

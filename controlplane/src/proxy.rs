@@ -35,7 +35,7 @@ use crate::registry::Dialer;
 use crate::review::kube::{Counts, Desk};
 use crate::source::file::{self, Folder, Seen};
 use crate::source::manifest::Unreadable;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{AuditNumbers, Journal, Telemetry};
 use crate::{bridge, cluster, review, source};
 
 /// Why the proxy could not start.
@@ -44,6 +44,9 @@ pub enum Error {
     /// A filter that is none.
     #[error("--log-filter: {0}")]
     Filter(#[from] ParseError),
+    /// The audit's file could not be opened.
+    #[error("--audit: {0}")]
+    Audit(io::Error),
     /// The folder could not be read.
     #[error("{0}")]
     Folder(#[from] Unreadable),
@@ -70,15 +73,18 @@ pub enum Error {
 pub fn run(flags: &ProxyFlags) -> Result<bool, Error> {
     process::harden();
     let files_max = process::raise_files_max();
-    let telemetry = Telemetry::start(flags.logging.log, &flags.logging.log_filter)?;
+    let journal = Journal::open(&flags.auditing.audit).map_err(Error::Audit)?;
+    let (form, filter) = (flags.logging.log, &flags.logging.log_filter);
+    let telemetry = Telemetry::start_with(form, filter, journal.as_ref())?;
     let status = Arc::new(Status::default());
     let runtime = control_runtime()?;
-    let proxy = Proxy { flags, files_max, dropped: telemetry.dropped(), status, runtime };
+    let (dropped, audited) = (telemetry.dropped(), journal.as_ref().map(Journal::numbers));
+    let proxy = Proxy { flags, files_max, dropped, audited, status, runtime };
     let clean = match &flags.file {
         Some(folder) => proxy.serve_folder(folder)?,
         None => proxy.serve_cluster()?,
     };
-    drop(telemetry);
+    drop((journal, telemetry));
     match clean {
         Some(clean) => std::process::exit(if clean { 0 } else { 1 }),
         None => Ok(flags.file.is_none()),
@@ -90,6 +96,7 @@ struct Proxy<'a> {
     flags: &'a ProxyFlags,
     files_max: u64,
     dropped: ErrorCounter,
+    audited: Option<Arc<AuditNumbers>>,
     status: Arc<Status>,
     /// Of everything that is not a core's; it ends with the process.
     runtime: Runtime,
@@ -230,6 +237,7 @@ impl Proxy<'_> {
             driver: dataplane.map_or("none", Dataplane::driver),
             logins: serving.map_or_else(Arc::default, |serving| Arc::clone(&serving.logins)),
             dropped: Some(self.dropped.clone()),
+            audited: self.audited.clone(),
             reviews: reviews.map(Arc::clone),
         })
     }

@@ -1,15 +1,22 @@
-//! The log: text or JSON lines on stderr, written by a thread of its own.
+//! The log: text or JSON lines on stderr, written by a thread of its own; and beside it the audit.
 //!
 //! A form and a filter in, lines out. A core never waits for stderr: when whoever reads it is too
-//! slow, lines are dropped and counted.
+//! slow, lines are dropped and counted. What is of the target `audit` goes to the audit's journal
+//! and never into the log, whatever the filter says.
+
+mod audit;
+mod journal;
 
 use std::backtrace::Backtrace;
 use std::panic;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
 
+pub use self::journal::{Journal, Numbers as AuditNumbers};
 use crate::config::LogForm;
 
 /// The running log. Dropping it writes what is still waiting.
@@ -21,19 +28,39 @@ pub struct Telemetry {
 impl Telemetry {
     /// Starts the log, and makes panics part of it.
     pub fn start(form: LogForm, filter: &str) -> Result<Self, ParseError> {
+        Self::start_with(form, filter, None)
+    }
+
+    /// The same, with the audit's lines for `journal`.
+    pub fn start_with(
+        form: LogForm,
+        filter: &str,
+        journal: Option<&Journal>,
+    ) -> Result<Self, ParseError> {
         // kube's own lines can hold an answer as it came, and with it a token: we say ourselves
         // what failed.
-        let filter = EnvFilter::builder().parse(filter)?.add_directive("kube_client=off".parse()?);
+        let filter = EnvFilter::builder()
+            .parse(filter)?
+            .add_directive("kube_client=off".parse()?)
+            .add_directive("audit=off".parse()?);
         let (lines, writer) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(LINES_WAITING_MAX)
             .thread_name("log")
             .finish(std::io::stderr());
         let dropped = lines.error_counter();
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
-        match form {
-            LogForm::Text => log.with_ansi(false).init(),
-            LogForm::Json => log.json().flatten_event(true).init(),
+        let log = fmt::layer().with_writer(lines);
+        let log = match form {
+            LogForm::Text => log.with_ansi(false).boxed(),
+            LogForm::Json => log.json().flatten_event(true).boxed(),
+        };
+        let of_audit = filter_fn(|event| event.target() == audit::TARGET);
+        match journal {
+            None => registry().with(filter.and_then(log)).init(),
+            Some(journal) => {
+                let audit = audit::Audit(journal.lines()).with_filter(of_audit);
+                registry().with(log.with_filter(filter)).with(audit).init();
+            }
         }
         report_panics();
         Ok(Self { _writer: writer, dropped })

@@ -4,12 +4,15 @@
 //! exchange that is cancelled or panics is accounted for too. Never noted: a token, a credential,
 //! a query.
 
+mod audit;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::counters::{Counters, Route};
 use crate::error::{Error, Fault, Stage};
+use crate::parse::ResponseHead;
 use crate::vocabulary::{Caller, ConnectorRef};
 
 /// One exchange, from its first byte on.
@@ -34,14 +37,18 @@ pub(crate) struct Record {
     pub(crate) caller: Option<Arc<Caller>>,
     /// The repository.
     pub(crate) repository: Box<str>,
-    /// The tag or digest.
+    /// The tag or digest; of an upload that says it, the blob's digest.
     pub(crate) reference: Box<str>,
+    /// The digest that the registry gave a manifest, where the audit wants it.
+    digest: Option<Box<str>>,
     /// The id that the registry logs this request under.
     pub(crate) request_id: Box<str>,
     /// A reason of the connector's own, such as `SecretNotFound`.
     pub(crate) detail: Option<Box<str>>,
     /// The status that the caller was sent; 0 if none.
     pub(crate) status: u16,
+    /// The status that the registry answered; 0 if it was not asked, or did not answer.
+    registry_status: u16,
     /// Body bytes from the caller to the registry.
     pub(crate) bytes_up: u64,
     /// Body bytes from the registry to the caller.
@@ -51,7 +58,7 @@ pub(crate) struct Record {
     /// From the start until a connection to the registry stood.
     pub(crate) connected_after: Option<Duration>,
     /// From the start until the head of the registry's answer was there.
-    pub(crate) answered_after: Option<Duration>,
+    answered_after: Option<Duration>,
 }
 
 impl Record {
@@ -72,9 +79,11 @@ impl Record {
             caller: None,
             repository: Box::default(),
             reference: Box::default(),
+            digest: None,
             request_id: Box::default(),
             detail: None,
             status: 0,
+            registry_status: 0,
             bytes_up: 0,
             bytes_down: 0,
             allowed_after: None,
@@ -86,6 +95,18 @@ impl Record {
     /// The time since it was opened.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Notes the head of the registry's answer, the one that is passed on.
+    pub(crate) fn answered(&mut self, head: &ResponseHead) {
+        self.answered_after = Some(self.elapsed());
+        self.registry_status = head.status;
+        if self.route == Route::Manifest && audit::is_on() {
+            // distribution-spec, "Pulling manifests" and "Pushing Manifests".
+            let digest = head.fields.get("docker-content-digest");
+            let digest = digest.filter(|digest| digest.len() <= DIGEST_BYTES_MAX);
+            self.digest = digest.and_then(|digest| str::from_utf8(digest).ok()).map(Box::from);
+        }
     }
 
     /// Closes it unwritten: no request came, or another core will account for it.
@@ -105,7 +126,6 @@ impl Record {
 
     fn log(&self, fault: Fault, stage: Stage, why: &str) {
         let text = |value: &Option<Box<str>>| value.clone().unwrap_or_default();
-        let millis = |at: Duration| (at.as_secs_f64() * 1e6).round() / 1e3;
         tracing::info!(
             target: "access",
             connector = self.connector.as_ref().map(tracing::field::display),
@@ -150,5 +170,14 @@ impl Drop for Record {
         };
         self.count(fault, stage);
         self.log(fault, stage, why);
+        audit::write(self, why);
     }
 }
+
+/// `duration` in milliseconds, to the microsecond.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The longest registered digest, `sha512:` and 128 digits, and some more.
+const DIGEST_BYTES_MAX: usize = 160;

@@ -120,6 +120,14 @@ impl Target {
         }
     }
 
+    /// The digest of the blob that an upload ends as, where its query says it.
+    pub(crate) fn uploaded(&self) -> &str {
+        match self.resource {
+            Resource::Upload | Resource::UploadStart => query::digest(self.query.as_deref()),
+            _ => "",
+        }
+    }
+
     /// The raw path without the connector's prefix: it begins with `/v2` or `/api/v2.0/`.
     pub(crate) fn rest(&self) -> &str {
         &self.rest

@@ -19,6 +19,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::Status;
 use crate::login::Numbers;
 use crate::review::kube::Counts;
+use crate::telemetry::AuditNumbers;
 
 /// What is shown.
 pub struct Exposed {
@@ -32,6 +33,8 @@ pub struct Exposed {
     pub logins: Arc<Numbers>,
     /// Counts the lines that the log dropped.
     pub dropped: Option<ErrorCounter>,
+    /// Counts the lines of the audit, where there is one.
+    pub audited: Option<Arc<AuditNumbers>>,
     /// Counts the reviews of a cluster.
     pub reviews: Option<Arc<Counts>>,
 }
@@ -102,6 +105,11 @@ impl Exposed {
         page.gauge("cores", "Cores that serve", self.counters.len() as u64)?;
         let dropped = self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines);
         page.counter("log_lines_dropped", "Lines that stderr was too slow for", dropped as u64)?;
+        if let Some(audited) = &self.audited {
+            let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+            page.counter("audit_lines", "Lines of the audit written", read(&audited.written))?;
+            page.counter("audit_lines_lost", "Lines of the audit lost", read(&audited.lost))?;
+        }
         page.counter("panics", "Connections ended by a defect", self.sum(|core| &core.panics))
     }
 

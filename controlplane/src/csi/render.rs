@@ -107,7 +107,8 @@ pub(super) fn own_certificates(facts: &Facts<'_>) -> Option<String> {
 }
 
 /// The forward proxy's URL: its user names all connectors, its password is the token. Of several
-/// connectors the last one's proxy is taken.
+/// connectors the last one's proxy is taken. The port is always there: curl takes 1080 for a proxy
+/// without one (curl(1), "--proxy"), and others take that of the scheme.
 fn proxy_url(facts: &Facts<'_>) -> Zeroizing<String> {
     let user: Vec<String> = facts
         .connectors
@@ -118,7 +119,7 @@ fn proxy_url(facts: &Facts<'_>) -> Zeroizing<String> {
         })
         .collect();
     let (scheme, authority) = facts.connectors.last().map_or(("http", String::new()), |last| {
-        (last.proxy.scheme.as_str(), last.proxy.authority())
+        (last.proxy.scheme.as_str(), last.proxy.to_host_and_port())
     });
     let token = escaped(facts.token);
     Zeroizing::new(format!("{scheme}://{}:{}@{authority}", user.join(","), *token))

@@ -3,7 +3,7 @@
 //! Harbor checks a mount by the query as Go's `net/url` reads it; the registry behind it reads the
 //! same request again. It never changes a query: `rewrite` does that.
 
-use super::Resource;
+use super::{Resource, name};
 use crate::error::Kind;
 
 /// Checks the raw `query` of a request for `resource`.
@@ -31,6 +31,16 @@ pub(super) fn check(query: &str, resource: Resource) -> Result<(), Kind> {
         }
     }
     Ok(())
+}
+
+/// The digest of the blob that an upload's `query` names: what it ends as, or what it mounts
+/// (distribution-spec end-4b, end-6, end-11). Empty where there is none.
+pub(super) fn digest(query: Option<&str>) -> &str {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let mut named = pairs.filter(|(name, _)| matches!(*name, "digest" | "mount"));
+    let value = named.next().map(|(_, value)| value).unwrap_or_default();
+    // What is no digest is the registry's to refuse, and nobody's to write down.
+    if name::check_digest(value).is_ok() { value } else { "" }
 }
 
 /// Characters of RFC 3986 §3.4 without the semicolon (Go drops what has one, others split at it),

@@ -96,8 +96,8 @@ fn every_volume_has_these_files() {
         &files,
         &expect![[r#"
         == .env
-        http_proxy=http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local
-        https_proxy=http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local
+        http_proxy=http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local:80
+        https_proxy=http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local:80
         no_proxy=localhost,127.0.0.1,::1,.svc,.svc.cluster.local,.cluster.local,kubernetes.default,10.96.0.1
 
         == ca-bundle.crt
@@ -118,9 +118,9 @@ fn every_volume_has_these_files() {
         == context.token
         eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl
         == http.proxy
-        http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local
+        http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local:80
         == https.proxy
-        http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local
+        http://ci%2Fharbor:eyJhbGciOiJub25lIn0.e30.c2lnbmF0dXJl@c-harbor.ci.svc.cluster.local:80
     "#]],
     );
 }
