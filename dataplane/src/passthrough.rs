@@ -182,8 +182,8 @@ impl Idle {
         };
         self.touch();
         while pipe.held > 0 {
-            match to.0.try_splice_out(pipe, false) {
-                Ok(()) => {
+            match to.0.try_splice_out(pipe, usize::MAX, false) {
+                Ok(_) => {
                     self.touch();
                     to.0.fairly().await;
                 }
