@@ -45,7 +45,7 @@ use self::facts::Direct;
 use self::identity::{Card, DRIVER};
 use self::node::{Service, Shelf, Workshop};
 use self::registration::Plugin;
-use self::socket::{Socket, path_of};
+use self::socket::Socket;
 use self::trust::{Authority, Own};
 use self::wire::csi::identity_server::IdentityServer;
 use self::wire::csi::node_server::NodeServer;
