@@ -100,7 +100,8 @@ fn moves_content(record: &Record) -> bool {
     match (record.route, record.method) {
         (Route::Manifest, "GET" | "PUT" | "DELETE") => true,
         (Route::Blob, "GET" | "DELETE") | (Route::Upload, "PATCH" | "PUT") => true,
-        // A mount, or an upload in one request: the blob is there (distribution-spec end-11, end-4b).
+        // A mount, or an upload in one request, after which the blob is there (distribution-spec
+        // end-11, end-4b).
         (Route::Upload, "POST") => record.status == 201,
         // Of a tunnel that ends here each request has its own line.
         (Route::Connect, _) => record.connector.is_none(),
