@@ -145,6 +145,10 @@ fn a_pull_leaves_one_line_with_every_key() {
     assert!(time.len() == 27 && time.ends_with('Z'), "{time}");
     assert_eq!(proxy.metric("audit_lines_total"), Some(1.0));
     assert_eq!(proxy.metric("audit_lines_lost_total"), Some(0.0));
+    // The log goes on beside it, with every request.
+    for words in [["HEAD", "manifest"], ["GET", "tags"], ["GET", "manifest"], ["GET", "ping"]] {
+        proxy.logged(&[&["access"], &words[..]].concat());
+    }
 }
 
 #[test]

@@ -37,9 +37,10 @@ pub(crate) struct Record {
     pub(crate) caller: Option<Arc<Caller>>,
     /// The repository.
     pub(crate) repository: Box<str>,
-    /// The tag or digest; of an upload that says it, the blob's digest.
+    /// The tag or digest.
     pub(crate) reference: Box<str>,
-    /// The digest that the registry gave a manifest, where the audit wants it.
+    /// The digest that the registry gave a manifest, or that an upload says it ends as: where the
+    /// audit wants it.
     digest: Option<Box<str>>,
     /// The id that the registry logs this request under.
     pub(crate) request_id: Box<str>,
@@ -107,6 +108,11 @@ impl Record {
             let digest = digest.filter(|digest| digest.len() <= DIGEST_BYTES_MAX);
             self.digest = digest.and_then(|digest| str::from_utf8(digest).ok()).map(Box::from);
         }
+    }
+
+    /// Notes that an upload ends as the blob `digest`, if it is not empty.
+    pub(crate) fn uploads(&mut self, digest: &str) {
+        self.digest = (!digest.is_empty() && audit::is_on()).then(|| digest.into());
     }
 
     /// Closes it unwritten: no request came, or another core will account for it.

@@ -369,9 +369,8 @@ fn note(parsed: &Parsed, record: &mut Record, core: &Core) {
     record.route = parsed.target.route();
     record.connector = parsed.target.connector().cloned();
     record.repository = parsed.target.repository().into();
-    let uploaded = parsed.target.uploaded();
-    let named = if uploaded.is_empty() { parsed.target.reference() } else { uploaded };
-    record.reference = named.into();
+    record.reference = parsed.target.reference().into();
+    record.uploads(parsed.target.uploaded());
     record.request_id = core.next_request_id();
     record.host = parsed.target.origin().map(|origin| origin.to_host_and_port().into());
     record.proxied = parsed.target.form() == Form::Forward && parsed.interception.is_none();

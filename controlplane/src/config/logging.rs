@@ -1,4 +1,5 @@
-//! The flags of the log, which every verb that serves has, and that of the audit, which `proxy` has.
+//! The flags of the log, which every verb that serves has, and that of the audit, which is
+//! `proxy`'s.
 //!
 //! Words of the command line in, forms, a filter and a place out; the rest is `telemetry`'s.
 

@@ -26,7 +26,8 @@ pub(super) fn write(record: &Record, why: &str) {
     if !(moves_content(record) || decision != ALLOWED || is_refused_by_registry(record)) {
         return;
     }
-    let (tag, digest) = named(record);
+    let (repository, _) = names(record);
+    let (tag, digest) = tag_and_digest(record);
     tracing::info!(
         target: "audit",
         action,
@@ -38,7 +39,7 @@ pub(super) fn write(record: &Record, why: &str) {
         peer = %record.peer,
         connector = record.connector.as_ref().map_or("", |connector| connector.as_str()),
         host = record.host.as_deref().unwrap_or_default(),
-        repository = &*record.repository,
+        repository,
         tag,
         digest = &*digest.replace("%3A", ":").replace("%3a", ":"),
         method = record.method,
@@ -60,7 +61,7 @@ fn subject(record: &Record) -> Option<(&'static str, &'static str)> {
         Route::Manifest => "manifest",
         Route::Blob => "blob",
         // The request that ends an upload makes it a blob.
-        Route::Upload if record.method == "PUT" || !record.reference.is_empty() => "blob",
+        Route::Upload if record.method == "PUT" || record.digest.is_some() => "blob",
         Route::Upload => "upload",
         Route::Tags => "tags",
         Route::Referrers => "referrers",
@@ -100,7 +101,8 @@ fn moves_content(record: &Record) -> bool {
     match (record.route, record.method) {
         (Route::Manifest, "GET" | "PUT" | "DELETE") => true,
         (Route::Blob, "GET" | "DELETE") | (Route::Upload, "PATCH" | "PUT") => true,
-        // A mount, or an upload in one request: the blob is there (distribution-spec end-11, end-4b).
+        // A mount, or an upload in one request, after which the blob is there (distribution-spec
+        // end-11, end-4b).
         (Route::Upload, "POST") => record.status == 201,
         // Of a tunnel that ends here each request has its own line.
         (Route::Connect, _) => record.connector.is_none(),
@@ -117,9 +119,14 @@ fn is_refused_by_registry(record: &Record) -> bool {
     unsent || matches!(record.registry_status, 401 | 403)
 }
 
+/// The repository, and the reference as the caller wrote it.
+fn names(record: &Record) -> (&str, &str) {
+    (&record.repository, &record.reference)
+}
+
 /// The tag and the digest, as far as they are known.
-fn named(record: &Record) -> (&str, &str) {
-    let reference = &*record.reference;
+fn tag_and_digest(record: &Record) -> (&str, &str) {
+    let (_, reference) = names(record);
     // No tag has a colon, nor a percent sign (distribution-spec, "Pulling manifests").
     if reference.contains([':', '%']) {
         ("", reference)
