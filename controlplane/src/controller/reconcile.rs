@@ -17,7 +17,7 @@ use crate::crd::{Condition, Connector};
 /// What is to be done about a connector.
 pub enum Work {
     /// It is ours to serve, and lacks something.
-    Serve(Serving),
+    Serve(Box<Serving>),
     /// It has gone to another class, and what we have written there speaks of the past. Its Service
     /// stays: nothing is ever deleted here.
     LetGo(Arc<Connector>),
@@ -82,7 +82,7 @@ pub fn work(world: &World, connector: &Arc<Connector>, now: &str) -> Option<Work
         }
         Step::Make(_) | Step::Mend(_) => true,
     };
-    is_needed.then_some(Work::Serve(serving))
+    is_needed.then(|| Work::Serve(Box::new(serving)))
 }
 
 impl Serving {
