@@ -29,6 +29,7 @@ mod conventions;
 mod admission;
 mod cluster;
 mod reviews;
+mod probes;
 mod hostile;
 mod csi;
 mod memory;

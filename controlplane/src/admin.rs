@@ -157,6 +157,7 @@ mod tests {
             logins: Arc::default(),
             dropped: None,
             reviews: None,
+            probes: None,
         })
     }
 

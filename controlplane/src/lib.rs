@@ -19,4 +19,5 @@ pub mod admin;
 pub mod proxy;
 pub mod csi;
 pub mod lease;
+pub mod probe;
 pub mod check;

@@ -18,9 +18,10 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use dataplane::snapshot::Publisher;
 use dataplane::{Dataplane, LoginQuestion, Own, Question, Settings};
+use kube::Client;
 use serde_json::Value;
 use tokio::runtime::{self, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::filter::ParseError;
 
@@ -31,7 +32,9 @@ use crate::authority::Authority;
 use crate::authority::commission::{self, Workshop};
 use crate::authority::folder::Folder as CaFolder;
 use crate::config::ProxyFlags;
-use crate::login::{self, Numbers};
+use crate::login;
+use crate::probe::facts::Facts;
+use crate::probe::{Prober, Probing};
 use crate::registry::Dialer;
 use crate::review::kube::{Counts, Desk};
 use crate::source::file::{self, Folder, Seen};
@@ -120,7 +123,7 @@ impl Proxy<'_> {
             let admin_address = admin.local_addr()?;
             tokio::spawn(admin::serve(admin::adopt(admin)?, shown));
             let mut signals = drain::Signals::listen()?;
-            self.until_drained(&serving, admin_address, &mut signals).await
+            self.until_drained(serving, admin_address, &mut signals).await
         })?;
         Ok(Some(clean))
     }
@@ -138,7 +141,7 @@ impl Proxy<'_> {
             let mut signals = drain::Signals::listen()?;
             let client = cluster::client().await?;
             let mut publication = Publication::new(Arc::clone(&self.status));
-            let snapshots = publication.snapshots();
+            let (snapshots, facts) = (publication.snapshots(), publication.facts());
             let (first, is_known) = oneshot::channel();
             let mut first = Some(first);
             tokio::spawn(source::kube::follow(client.clone(), move |objects| {
@@ -155,11 +158,13 @@ impl Proxy<'_> {
             let (questions, asked) = bridge::channel();
             bridge::forward(asked, words.clone())?;
             let rules = self.flags.rules();
-            let desk = Desk::new(client, rules, snapshots.clone(), words, Arc::clone(&counts));
+            let reviews = client.clone();
+            let desk = Desk::new(reviews, rules, snapshots.clone(), words, Arc::clone(&counts));
             tokio::spawn(desk.serve(spoken));
-            let serving = self.start(self.listeners()?, snapshots, questions)?;
+            let mut serving = self.start(self.listeners()?, snapshots, questions)?;
+            serving.probing = self.probes(client, facts, &serving);
             shown.store(Arc::new(self.metrics(Some(&serving), Some(&counts))));
-            Ok(Some(self.until_drained(&serving, admin_address, &mut signals).await?))
+            Ok(Some(self.until_drained(serving, admin_address, &mut signals).await?))
         })
     }
 
@@ -184,7 +189,8 @@ impl Proxy<'_> {
         let connectors = snapshots.current().len();
         // Whoever owns the folder owns the machine; whoever writes Connectors does not.
         let loopback_allowed = flags.file.is_some() || flags.allow_loopback;
-        let (login_questions, desk) = self.logins(snapshots.clone(), loopback_allowed)?;
+        let dialer = Arc::new(Dialer::new(flags.bounds.connect_seconds, loopback_allowed));
+        let (login_questions, desk) = self.logins(snapshots.clone(), &dialer)?;
         let (commissions, wanted) = commission::channel();
         let dataplane = Dataplane::start(Settings {
             listeners: listeners.plain,
@@ -202,21 +208,33 @@ impl Proxy<'_> {
         })
         .map_err(Error::Dataplane)?;
         commission::answer(wanted, workshop(ca, snapshots, own, &dataplane))?;
-        let logins = desk.numbers();
-        Ok(Serving { dataplane, listen, listen_tls, ca: bundle, connectors, logins })
+        let logins = Logins { desk, dialer };
+        Ok(Serving { dataplane, listen, listen_tls, ca: bundle, connectors, logins, probing: None })
     }
 
     /// Who answers questions about logins at registries, and where they go.
     fn logins(
         &self,
         snapshots: Publisher,
-        loopback_allowed: bool,
+        dialer: &Arc<Dialer>,
     ) -> io::Result<(Sender<LoginQuestion>, Arc<login::Desk>)> {
-        let dialer = Dialer::new(self.flags.bounds.connect_seconds, loopback_allowed);
-        let desk = login::Desk::open(self.runtime.handle(), snapshots, dialer);
+        let desk = login::Desk::open(self.runtime.handle(), snapshots, Arc::clone(dialer));
         let (questions, asked) = bridge::login_channel();
         bridge::answer_logins(asked, Arc::clone(&desk))?;
         Ok((questions, desk))
+    }
+
+    /// Begins to take part in looking at the connectors of a cluster.
+    fn probes(
+        &self,
+        client: Client,
+        facts: watch::Receiver<Arc<Facts>>,
+        serving: &Serving,
+    ) -> Option<Probing> {
+        let rules = self.flags.probes.rules()?;
+        let Logins { desk, dialer } = &serving.logins;
+        let (desk, dialer) = (Arc::clone(desk), Arc::clone(dialer));
+        Some(Probing::start(Prober { client, facts, desk, dialer, rules, numbers: Arc::default() }))
     }
 
     fn metrics(&self, serving: Option<&Serving>, reviews: Option<&Arc<Counts>>) -> Metrics {
@@ -225,16 +243,17 @@ impl Proxy<'_> {
             status: Arc::clone(&self.status),
             counters: dataplane.map_or_else(|| Vec::new().into(), Dataplane::counters),
             driver: dataplane.map_or("none", Dataplane::driver),
-            logins: serving.map_or_else(Arc::default, |serving| Arc::clone(&serving.logins)),
+            logins: serving.map_or_else(Arc::default, |serving| serving.logins.desk.numbers()),
             dropped: Some(self.dropped.clone()),
             reviews: reviews.map(Arc::clone),
+            probes: serving.and_then(|serving| serving.probing.as_ref()).map(Probing::numbers),
         })
     }
 
     /// Says that it serves, and ends by a signal. Whether the end was clean.
     async fn until_drained(
         &self,
-        serving: &Serving,
+        mut serving: Serving,
         admin: SocketAddr,
         signals: &mut drain::Signals,
     ) -> io::Result<bool> {
@@ -249,6 +268,9 @@ impl Proxy<'_> {
         });
         signals.next().await;
         self.status.drains();
+        if let Some(probing) = serving.probing.take() {
+            probing.end().await;
+        }
         Ok(drain::drain(&serving.dataplane, self.flags, signals).await)
     }
 }
@@ -267,8 +289,14 @@ struct Serving {
     /// Where the interception CA's certificate is.
     ca: Option<PathBuf>,
     connectors: usize,
-    /// The counts of logins at registries.
-    logins: Arc<Numbers>,
+    logins: Logins,
+    probing: Option<Probing>,
+}
+
+/// How registries are spoken to on the control plane's own behalf.
+struct Logins {
+    desk: Arc<login::Desk>,
+    dialer: Arc<Dialer>,
 }
 
 /// The runtime of everything that is not a core's. One thread serves scrapes, while the first one
