@@ -124,6 +124,10 @@ impl Prober {
                 _ = &mut stopped => true,
             };
             prober.numbers.is_elected.store(false, Ordering::Relaxed);
+            if prober.facts.has_changed().is_err() {
+                // The source is gone, and the process with it.
+                return;
+            }
             if !is_over {
                 tracing::warn!("the Lease of the probes was lost: another proxy looks now");
                 continue;

@@ -91,15 +91,16 @@ impl Reporter {
         if !self.tenure.is_ours() {
             return Ok(Reported::Gone);
         }
+        let (namespace, name) = (&*fact.named.namespace, &*fact.named.name);
         let object = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
             "kind": "Connector",
-            "metadata": {"uid": fact.uid},
+            "metadata": {"namespace": namespace, "name": name, "uid": fact.uid},
             "status": {"conditions": wanted},
         });
-        let connectors = Api::<Connector>::namespaced(self.client.clone(), &fact.named.namespace);
+        let connectors = Api::<Connector>::namespaced(self.client.clone(), namespace);
         let apply = PatchParams::apply(MANAGER).force();
-        match connectors.patch_status(&fact.named.name, &apply, &Patch::Apply(&object)).await {
+        match connectors.patch_status(name, &apply, &Patch::Apply(&object)).await {
             Ok(after) => {
                 tell(fact, standing, &wanted);
                 self.written().insert(fact.named.clone(), after);
