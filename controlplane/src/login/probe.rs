@@ -1,9 +1,9 @@
 //! One look at what a registry takes: `GET /v2/` with the connector's credential, if it has one.
 //!
-//! A connector in, what was [`Found`] and what was [`Seen`] out. It is the only request whose refusal speaks of the
-//! credential alone (Harbor answers 401 to a missing right as well), and one that robots may make.
-//! Where the registry wants tokens the credential is put to the test at the token service, by
-//! asking for a token without scopes, as a login does.
+//! A connector in, what was [`Found`] and what was [`Seen`] out. It is the only request whose
+//! refusal speaks of the credential alone (Harbor answers 401 to a missing right as well), and one
+//! that robots may make. Where the registry wants tokens the credential is put to the test at the
+//! token service, by asking for a token without scopes, as a login does.
 
 use std::sync::Arc;
 

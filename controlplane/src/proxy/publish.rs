@@ -1,7 +1,8 @@
 //! A change of the source becomes what the data plane and the review work with.
 //!
 //! Texts in; out go a table for the review, a snapshot for the cores, facts for the probes, and a
-//! line in the log for each problem. What cannot be read changes nothing: the last good state stays in force.
+//! line in the log for each problem. What cannot be read changes nothing: the last good state stays
+//! in force.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
