@@ -30,6 +30,7 @@ mod admission;
 mod cluster;
 mod reviews;
 mod probes;
+mod controller;
 mod hostile;
 mod csi;
 mod memory;

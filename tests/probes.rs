@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::controller::PAGE;
+use crate::support::controller::Controller;
 use crate::support::harbor::{Account, Right, Settings};
 use crate::support::manifests::{NEXT_PASSWORD, anonymous_connector, ca_secret, connector, secret};
 use crate::support::programs::lacking;
@@ -25,9 +27,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// The conditions of a connector, by type. Nothing in its status is a secret.
 fn conditions(cluster: &Cluster, name: &str) -> HashMap<String, Value> {
-    let own = &cluster.namespace;
-    let path = format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{own}/connectors/{name}");
-    let (status, object) = cluster.ask("GET", &path, None);
+    let (status, object) = cluster.ask("GET", &path_of(cluster, name), None);
     assert_eq!(status, 200, "{object}");
     let text = object["status"].to_string();
     leak::assert_absent(&leak::everything(), text.as_bytes(), "the status");
@@ -36,6 +36,11 @@ fn conditions(cluster: &Cluster, name: &str) -> HashMap<String, Value> {
     // What was found out about an earlier spec is as good as nothing.
     let current = all.into_iter().filter(|one| one["observedGeneration"] == *generation);
     current.map(|one| (text_of(&one["type"]), one)).collect()
+}
+
+fn path_of(cluster: &Cluster, name: &str) -> String {
+    let own = &cluster.namespace;
+    format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{own}/connectors/{name}")
 }
 
 fn text_of(value: &Value) -> String {
@@ -87,6 +92,41 @@ fn with_harbor(settings: Settings) -> (Harbor, Cluster, Proxy) {
     cluster.connect("harbor", &harbor.url());
     let proxy = Proxy::in_cluster(&cluster, &OFTEN);
     (harbor, cluster, proxy)
+}
+
+#[test]
+fn the_pages_connector_pasted_becomes_ready_and_follows_its_registry() {
+    if lacking(&docker_registry::NEEDED) {
+        return;
+    }
+    let harbor = Harbor::http();
+    let cluster = crate::controller::cluster();
+    let _controller = Controller::elected(&cluster, &[]);
+    let proxy = Proxy::in_cluster(&cluster, &OFTEN);
+    let page = PAGE.replace("https://harbor.example.com", &harbor.url());
+    let started = Instant::now();
+    cluster.apply(&page);
+    let name = "harbor-connector";
+    let first = until(&cluster, name, ("Ready", "True", ""), "");
+    println!("ready after {:?}", started.elapsed());
+    let path = path_of(&cluster, name);
+    let object = || cluster.ask("GET", &path, None).1;
+    let url = format!("http://c-{name}.{}.svc.cluster.local", cluster.namespace);
+    assert_eq!(object()["status"]["proxy"]["httpAddress"]["url"], url);
+    assert_eq!(conditions(&cluster, name).len(), 7, "all that the contract names");
+
+    // Two writers, and nobody who writes without a reason.
+    let version = object()["metadata"]["resourceVersion"].clone();
+    let looks = || proxy.metric("probes_looks_total").unwrap_or_default();
+    let after = looks();
+    eventually("three more looks", || (looks() >= after + 3.0).then_some(()));
+    assert_eq!(object()["metadata"]["resourceVersion"], version);
+
+    cluster.apply(&page.replace(&harbor.url(), "http://127.0.0.1:1"));
+    until(&cluster, name, ("Ready", "False", "ConnectionFailed"), "refuses the connection");
+    cluster.apply(&page);
+    let last = until(&cluster, name, ("Ready", "True", ""), "");
+    assert!(text_of(&last["lastTransitionTime"]) >= text_of(&first["lastTransitionTime"]));
 }
 
 #[test]
@@ -270,8 +310,7 @@ fn where_nothing_changes_nothing_is_written_and_nothing_read() {
         })
     };
     let before = counted(&mut cluster);
-    let own = cluster.namespace.clone();
-    let path = format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{own}/connectors/a");
+    let path = path_of(&cluster, "a");
     let version = |cluster: &Cluster| {
         cluster.ask("GET", &path, None).1["metadata"]["resourceVersion"].clone()
     };
@@ -365,8 +404,7 @@ fn one_proxy_looks_and_another_takes_over_when_it_ends_or_is_killed() {
 fn the_proxys_account_may_write_a_status_and_nothing_else_of_a_connector() {
     let cluster = Cluster::new();
     cluster.connect("harbor", "http://127.0.0.1:1");
-    let own = &cluster.namespace;
-    let path = format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{own}/connectors/harbor");
+    let path = path_of(&cluster, "harbor");
     let object = serde_json::json!({
         "apiVersion": "connectors.alauda.io/v1alpha1", "kind": "Connector",
         "spec": {"address": "http://elsewhere.example"},

@@ -7,6 +7,7 @@ pub(crate) mod apiserver;
 pub(crate) mod caller;
 pub(crate) mod cluster;
 pub(crate) mod container;
+pub(crate) mod controller;
 pub(crate) mod docker_registry;
 pub(crate) mod dockerd;
 pub(crate) mod fake_registry;

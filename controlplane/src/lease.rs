@@ -75,7 +75,7 @@ impl Election {
                 }
                 Ok(Err(cause)) => {
                     // An outage is one line at first and one now and then, not one per attempt.
-                    if failures % 16 == 0 {
+                    if failures.is_multiple_of(16) {
                         tracing::warn!(lease = self.name, %cause, "the Lease cannot be looked at");
                     }
                     failures = failures.saturating_add(1);

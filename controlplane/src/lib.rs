@@ -1,7 +1,7 @@
 //! The control plane: what the user wrote becomes what the data plane reads.
 //!
 //! Modules stand in reading order: flags, the user's contract, the sources of it, its meaning, and
-//! then what the verbs `proxy` and `csi` are made of. `compile` is the heart.
+//! then what the verbs `proxy`, `csi` and `controller` are made of. `compile` is the heart.
 
 pub mod config;
 pub mod telemetry;
@@ -20,4 +20,5 @@ pub mod proxy;
 pub mod csi;
 pub mod lease;
 pub mod probe;
+pub mod controller;
 pub mod check;

@@ -1,7 +1,8 @@
 //! What is known of each connector before its registry is asked.
 //!
 //! The objects of a cluster and what `compile` made of them in, [`Facts`] out; pure. A connector of
-//! a class that something else serves is not among them: its status is not ours to write.
+//! a class that something else serves, or may serve once it exists, is not among them: its status
+//! is not ours to write.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,8 +44,6 @@ pub struct Fact {
 /// What is wrong with a connector as it is written.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
-    /// There is no such class; what is missing.
-    pub class: Option<String>,
     /// There is no usable address; what is wrong.
     pub address: Option<String>,
     /// There is no usable credential.
@@ -111,15 +110,14 @@ fn fact(
     })
 }
 
-/// Sorts the mistakes by the condition that tells of them; `None` where another program serves the
-/// class. Those that leave the connector usable are no condition's matter.
+/// Sorts the mistakes by the condition that tells of them; `None` where the class is not ours.
+/// Those that leave the connector usable are no condition's matter.
 fn flaws(causes: &[&Cause]) -> Option<Flaws> {
     let mut flaws = Flaws::default();
     for cause in causes {
         let message = cause.to_string();
         match cause {
-            Cause::ClassForeign(_) => return None,
-            Cause::ClassMissing | Cause::ClassNotFound(_) => flaws.class = Some(message),
+            Cause::ClassForeign(_) | Cause::ClassNotFound(_) | Cause::ClassMissing => return None,
             Cause::Namespace(_) | Cause::Name(_) | Cause::AddressMissing => {
                 flaws.address = Some(message);
             }
@@ -201,29 +199,25 @@ pub(super) mod tests {
     fn every_mistake_belongs_to_one_condition() {
         let flawed = |spec: &str| {
             let fact = fact_of(spec, "");
-            let Flaws { class, address, secret, ca } = &fact.flaws;
+            let Flaws { address, secret, ca } = &fact.flaws;
             let secret = secret.as_ref().map(|flaw| flaw.reason);
             let ca = ca.as_ref().map(|flaw| flaw.reason);
-            (class.is_some(), address.is_some(), secret, ca)
+            (address.is_some(), secret, ca)
         };
         let base = "connectorClassName: harbor, address: 'https://h.example'";
         let secret = "auth: {name: basicAuth, secretRef: {name: s}}";
         for (spec, expected) in [
-            (format!("{{{base}}}"), (false, false, None, None)),
-            (format!("{{{base}, {secret}}}"), (false, false, Some("SecretNotFound"), None)),
+            (format!("{{{base}}}"), (false, None, None)),
+            (format!("{{{base}, {secret}}}"), (false, Some("SecretNotFound"), None)),
             (
                 format!("{{{base}, {}}}", secret.replace("basicAuth", "x")),
-                (false, false, Some("InvalidAuth"), None),
+                (false, Some("InvalidAuth"), None),
             ),
             (
                 format!("{{{base}, caCertSecretRef: {{name: c}}}}"),
-                (false, false, None, Some("SecretNotFound")),
+                (false, None, Some("SecretNotFound")),
             ),
-            (
-                base.replace("harbor,", "gone,").replacen("", "{", 1) + "}",
-                (true, false, None, None),
-            ),
-            ("{connectorClassName: harbor, address: 'ftp://h'}".into(), (false, true, None, None)),
+            ("{connectorClassName: harbor, address: 'ftp://h'}".into(), (true, None, None)),
         ] {
             assert_eq!(flawed(&spec), expected, "{spec}");
         }
@@ -240,7 +234,7 @@ pub(super) mod tests {
         let connector = "apiVersion: connectors.alauda.io/v1alpha1\nkind: Connector\n\
              metadata: {name: h, namespace: ci}\nspec: {connectorClassName: git, address: 'https://h'}\n";
         let foreign = format!("{connector}---\n{}", class("git", "{}"));
-        assert!(facts_of(&foreign).is_empty());
+        assert!(facts_of(&foreign).is_empty() && facts_of(connector).is_empty());
 
         let spec = "{connectorClassName: harbor, address: 'https://h.example'}";
         let fact = fact_of(spec, &class("harbor", "{livenessProbe: {http: {path: /x}}}"));

@@ -53,13 +53,11 @@ pub fn findings(fact: &Fact, pulse: Option<&Pulse>, login: &Login) -> [Finding; 
 }
 
 fn secret(fact: &Fact) -> Finding {
-    match (&fact.flaws.secret, &fact.flaws.class, &fact.secret) {
-        (Some(flaw), ..) => Finding::fails(SECRET_READY, flaw.reason, flaw.message.clone()),
-        // What a class that is not there asks for is not known.
-        (None, Some(_), _) => waits(SECRET_READY, "ConnectorClassReady"),
-        (None, None, None) => noted(SECRET_READY, "SecretOptional", ""),
-        (None, None, Some(_)) if fact.connector.is_none() => waits(SECRET_READY, LIVENESS_READY),
-        (None, None, Some(_)) => Finding::holds(SECRET_READY),
+    match (&fact.flaws.secret, &fact.secret) {
+        (Some(flaw), _) => Finding::fails(SECRET_READY, flaw.reason, flaw.message.clone()),
+        (None, None) => noted(SECRET_READY, "SecretOptional", ""),
+        (None, Some(_)) if fact.connector.is_none() => waits(SECRET_READY, LIVENESS_READY),
+        (None, Some(_)) => Finding::holds(SECRET_READY),
     }
 }
 
@@ -76,9 +74,6 @@ fn certificates(fact: &Fact) -> Finding {
 
 fn liveness(fact: &Fact, pulse: Option<&Pulse>) -> Finding {
     let fails = |message| Finding::fails(LIVENESS_READY, "ConnectionFailed", message);
-    if fact.flaws.class.is_some() {
-        return waits(LIVENESS_READY, "ConnectorClassReady");
-    }
     if let Some(what) = &fact.flaws.address {
         return fails(what.clone());
     }
@@ -95,7 +90,7 @@ fn liveness(fact: &Fact, pulse: Option<&Pulse>) -> Finding {
         (Some(connector), Some(Pulse::Silent(failure))) => {
             fails(format!("{}: {}", asked(connector, PING), failed(connector, *failure)))
         }
-        (None, _) | (_, None) => waits(LIVENESS_READY, "ConnectorClassReady"),
+        (None, _) | (_, None) => Finding::open(LIVENESS_READY, NOT_CHECKED, String::new()),
     }
 }
 
@@ -152,7 +147,6 @@ fn before_login(fact: &Fact, pulse: Option<&Pulse>) -> Option<&'static str> {
     let flaws = &fact.flaws;
     let is_dead = pulse.is_some_and(|pulse| *pulse != Pulse::Alive);
     match () {
-        () if flaws.class.is_some() => Some("ConnectorClassReady"),
         () if flaws.secret.is_some() => Some(SECRET_READY),
         () if flaws.ca.is_some() => Some(CA_CERT_READY),
         () if flaws.address.is_some() || is_dead => Some(LIVENESS_READY),

@@ -45,6 +45,7 @@ pub(super) fn apply(
         let taken: Vec<Path> = paths
             .iter()
             .filter(|path| owned.contains(*path) && at(&object, path) != at(wanted, path))
+            .filter(|path| !at(wanted, path).is_some_and(Value::is_object))
             .cloned()
             .collect();
         for path in taken {
@@ -65,8 +66,11 @@ pub(super) fn apply(
         }
     }
     for path in &paths {
-        if let Some(value) = at(wanted, path) {
-            set(&mut object, path, value.clone());
+        match at(wanted, path) {
+            // An empty map takes nothing from what others have put there.
+            Some(Value::Object(_)) if at(&object, path).is_some_and(Value::is_object) => {}
+            Some(value) => set(&mut object, path, value.clone()),
+            None => {}
         }
     }
     owners.insert(author.clone(), paths);

@@ -141,9 +141,7 @@ fn without_its_ca_a_registry_is_not_spoken_to() {
 }
 
 #[test]
-fn a_connector_without_class_or_address_waits_or_says_what_is_wrong() {
-    let found = said("{connectorClassName: gone, address: 'https://h'}", "", None, &Login::Unasked);
-    assert!(found[..3].iter().all(|one| one.contains("|Unknown|NotChecked|")), "{found:?}");
+fn a_connector_without_an_address_says_what_is_wrong() {
     let found = said("{connectorClassName: harbor}", "", None, &Login::Unasked);
     assert!(found[1].starts_with("LivenessReady|False|ConnectionFailed|spec.address is missing"));
 }
