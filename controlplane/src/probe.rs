@@ -157,6 +157,7 @@ impl Prober {
         loop {
             let newest = Arc::clone(&facts.borrow_and_update());
             plan.take(&newest, Instant::now(), |fact| reporter.is_told(fact));
+            reporter.keep(&newest);
             drop(newest);
             // Until something else is known.
             loop {

@@ -268,10 +268,15 @@ impl Proxy<'_> {
         });
         signals.next().await;
         self.status.drains();
-        if let Some(probing) = serving.probing.take() {
-            probing.end().await;
-        }
-        Ok(drain::drain(&serving.dataplane, self.flags, signals).await)
+        let probing = serving.probing.take();
+        let probes_end = async {
+            if let Some(probing) = probing {
+                probing.end().await;
+            }
+        };
+        let drained = drain::drain(&serving.dataplane, self.flags, signals);
+        let (clean, ()) = tokio::join!(drained, probes_end);
+        Ok(clean)
     }
 }
 

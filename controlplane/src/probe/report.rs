@@ -5,8 +5,9 @@
 //! stands there is followed by a watch; our own writes are known before the watch tells of them.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, pending, ready};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::jiff::{Timestamp, Unit};
@@ -15,8 +16,10 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Error, ResourceExt as _};
 use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::facts::Fact;
+use super::facts::{Fact, Facts};
 use crate::condition::{self, Finding, PROBERS};
 use crate::crd::{Condition, Connector, GROUP, VERSION};
 use crate::lease::Tenure;
@@ -29,6 +32,8 @@ pub struct Reporter {
     store: Store<Connector>,
     /// What we wrote and the watch has perhaps not told of yet.
     written: Mutex<HashMap<Named, Connector>>,
+    /// Changes whenever the watch has told something.
+    news: watch::Sender<()>,
 }
 
 /// What became of a report.
@@ -51,18 +56,27 @@ impl Reporter {
             .default_backoff()
             // Who owns which field takes more room than all the rest.
             .modify(|connector| connector.metadata.managed_fields = None);
-        let following = reflector::reflector(writer, events).for_each(|event| async move {
+        let news = watch::Sender::default();
+        let told = news.clone();
+        let following = reflector::reflector(writer, events).for_each(move |event| {
             if let Err(cause) = event {
                 tracing::debug!(%cause, "the Connectors' status cannot be followed just now");
             }
+            told.send_replace(());
+            ready(())
         });
-        (Self { client, tenure, store, written: Mutex::default() }, following)
+        (Self { client, tenure, store, written: Mutex::default(), news }, following)
     }
 
     /// Waits until it is known what stands in the cluster.
     pub async fn is_ready(&self) {
         // An error means that nobody follows any more, and then nobody waits either.
         let _ = self.store.wait_until_ready().await;
+    }
+
+    /// Forgets what it wrote to connectors that are no more.
+    pub fn keep(&self, facts: &Facts) {
+        self.written().retain(|named, _| facts.contains_key(named));
     }
 
     /// Whether all conditions of ours speak of this state of the connector.
@@ -78,7 +92,7 @@ impl Reporter {
 
     /// Writes `findings`, if they are news.
     pub async fn report(&self, fact: &Fact, findings: &[Finding]) -> Result<Reported, Error> {
-        let Some(before) = self.standing(fact) else {
+        let Ok(before) = timeout(NEWS_WAIT, self.met(fact)).await else {
             return Ok(Reported::Gone);
         };
         let standing = conditions(&before);
@@ -109,6 +123,21 @@ impl Reporter {
             // Deleted, or made again, in the meantime.
             Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Reported::Gone),
             Err(cause) => Err(cause),
+        }
+    }
+
+    /// The newest state of a connector, as soon as it is known: the source's watch may have been
+    /// faster than ours.
+    async fn met(&self, fact: &Fact) -> Connector {
+        let mut news = self.news.subscribe();
+        loop {
+            if let Some(connector) = self.standing(fact) {
+                return connector;
+            }
+            if news.changed().await.is_err() {
+                // It cannot end before us, who hold its sending end.
+                pending::<()>().await;
+            }
         }
     }
 
@@ -158,3 +187,6 @@ fn tell(fact: &Fact, before: &[Condition], after: &[Condition]) {
 
 /// Under which our conditions are ours.
 const MANAGER: &str = "harbor-connector-prober";
+
+/// How long a connector that the source knows may be unknown to our own watch.
+const NEWS_WAIT: Duration = Duration::from_secs(2);
