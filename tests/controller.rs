@@ -355,6 +355,19 @@ fn connectors_of_other_classes_are_left_to_their_own_controllers() {
     let theirs = connector(&cluster, "harbor-connector");
     assert!(theirs["status"].is_null() && theirs["metadata"]["labels"].is_null(), "{theirs}");
     assert_eq!(service(&cluster, "harbor-connector"), None);
+
+    cluster.apply(
+        &PAGE
+            .replace("name: harbor-connector", "name: ours")
+            .replace("ClassName: harbor", &format!("ClassName: {own}")),
+    );
+    let given_up = eventually("the status without what was ours", || {
+        let object = connector(&cluster, "ours");
+        object["status"]["conditions"].as_array().is_none_or(Vec::is_empty).then_some(object)
+    });
+    assert!(given_up["status"]["proxy"].is_null(), "{given_up}");
+    let label = &given_up["metadata"]["labels"]["connectors.alauda.io/connectorclass"];
+    assert!(label.is_null(), "{given_up}");
     let path = format!("/apis/{CONNECTORS}/connectorclasses/{own}");
     assert_eq!(cluster.ask("DELETE", &path, None).0, 200);
 }
@@ -394,18 +407,29 @@ fn of_two_replicas_one_acts_and_when_it_is_killed_the_other_takes_over() {
 
 #[test]
 fn a_replica_that_was_frozen_while_another_took_over_writes_nothing_more() {
-    let cluster = cluster();
+    let mut cluster = cluster();
     let mut first = Controller::elected(&cluster, &[]);
     let second = Controller::start(&cluster, &[]);
-    first.signal(Signal::STOP);
-    eventually("the other one", || second.acts().then_some(()));
+    // It has seen the connector when it freezes, and finds on thawing that it has no Service.
+    let foreign = format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: c-harbor-connector, namespace: {}}}, \
+         spec: {{ports: [{{port: 8080}}]}}}}",
+        cluster.namespace
+    );
+    cluster.apply(&foreign);
     cluster.apply(PAGE);
+    until(&cluster, "harbor-connector", "ProxyServiceReady", "False ProxyServiceConflict");
+    first.signal(Signal::STOP);
+    cluster.delete("v1", "Service", "c-harbor-connector");
+    eventually("the other one", || second.acts().then_some(()));
     let object = until(&cluster, "harbor-connector", "ProxyServiceReady", "True");
     let writes = second.writes();
+    let patches = cluster.stand_in().map(|server| server.count("PATCH "));
     first.signal(Signal::CONT);
     assert_eq!(first.exit().code(), Some(1), "{}", first.log());
     assert!(first.log().contains("the Lease was lost"), "{}", first.log());
     assert_eq!(connector(&cluster, "harbor-connector"), object);
+    assert_eq!(cluster.stand_in().map(|server| server.count("PATCH ")), patches);
     assert_eq!((second.writes(), holder(&cluster)), (writes, second.identity.clone()));
 }
 
@@ -483,8 +507,8 @@ fn a_thousand_connectors_are_reconciled_within_a_minute() {
         println!("{} requests in all", server.count("") - before);
         assert_eq!(server.count(&format!("GET {path}")), 0, "nobody is read alone");
     }
-    // Service, label and status of each; and the class.
-    assert!(writes <= 3001.0, "{writes}");
+    // Service, label and status of each; and the class. Others may have some in a real cluster.
+    assert!(cluster.is_real() || writes <= 3001.0, "{writes}");
     let last = connector(&cluster, "h-999");
     assert_eq!(standing(&last, "ProxyServiceReady"), "True");
     assert!(service(&cluster, "h-999").is_some());
@@ -523,7 +547,10 @@ fn a_write_that_is_refused_is_said_in_the_status_and_tried_again() {
         until(&cluster, "harbor-connector", "ProxyServiceReady", "False ProxyServiceRefused");
     let message = condition(&object, "ProxyServiceReady")["message"].clone();
     assert!(message.as_str().is_some_and(|text| text.contains("forbidden")), "{message}");
-    assert!(controller.metric("controller_failures_total") >= Some(1.0));
+    // It counts what failed once all that can be written is.
+    eventually("the count", || {
+        controller.metric("controller_failures_total").filter(|count| *count >= 1.0)
+    });
     cluster.apply(rbac);
     until(&cluster, "harbor-connector", "ProxyServiceReady", "True");
 }

@@ -84,20 +84,35 @@ fn an_applied_field_belongs_to_who_applied_it_until_it_is_taken_or_given_up() {
 #[test]
 fn an_apply_that_names_a_uid_means_that_object_and_no_other() {
     let cluster = Cluster::new();
-    let path = format!("{}/c-harbor?fieldManager=ours&force=true", services(&cluster));
-    let apply = |object: &Value| {
-        cluster.ask("PATCH", &path, Some(("application/apply-patch+yaml", object)))
-    };
-    let mut wanted = service(&cluster, "one.example");
-    wanted["metadata"]["uid"] = "11111111-0000-4000-8000-000000000000".into();
-    assert_eq!(reason(&apply(&wanted)), (409, "Conflict"), "there is none with that uid");
-    let (status, first) = apply(&service(&cluster, "one.example"));
-    assert_eq!(status, 201, "{first}");
-    wanted["spec"]["externalName"] = "two.example".into();
-    assert_eq!(reason(&apply(&wanted)), (409, "Conflict"), "it is another one");
-    wanted["metadata"]["uid"] = first["metadata"]["uid"].clone();
-    let (status, second) = apply(&wanted);
-    assert_eq!((status, &second["spec"]["externalName"]), (200, &json!("two.example")));
+    let own = &cluster.namespace;
+    let paths = [
+        (services(&cluster), service(&cluster, "one.example")),
+        (
+            format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{own}/connectors"),
+            json!({
+                "apiVersion": "connectors.alauda.io/v1alpha1", "kind": "Connector",
+                "metadata": {"name": "c-harbor"},
+                "spec": {"connectorClassName": "harbor", "address": "https://h.example"},
+            }),
+        ),
+    ];
+    for (path, object) in paths {
+        let path = format!("{path}/c-harbor?fieldManager=ours&force=true");
+        let apply = |object: &Value| {
+            cluster.ask("PATCH", &path, Some(("application/apply-patch+yaml", object)))
+        };
+        let mut wanted = object.clone();
+        wanted["metadata"]["uid"] = "11111111-0000-4000-8000-000000000000".into();
+        assert_eq!(reason(&apply(&wanted)), (409, "Conflict"), "there is none with that uid");
+        let (status, first) = apply(&object);
+        assert_eq!(status, 201, "{first}");
+        wanted["metadata"]["labels"] = json!({"a": "b"});
+        let (status, refused) = apply(&wanted);
+        assert!(matches!(status, 409 | 422), "it is another one: {status} {refused}");
+        wanted["metadata"]["uid"] = first["metadata"]["uid"].clone();
+        let (status, second) = apply(&wanted);
+        assert_eq!((status, &second["metadata"]["labels"]["a"]), (200, &json!("b")), "{second}");
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ use kube::api::ObjectMeta;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt as _};
 
+use super::MANAGER;
+
 /// Namespace (empty where there is none) and name.
 pub type Key = (String, String);
 
@@ -114,9 +116,13 @@ pub fn key(object: &impl Resource) -> Key {
     (object.meta().namespace.clone().unwrap_or_default(), object.name_any())
 }
 
-/// Without what nobody here reads, and what is often larger than everything else.
+/// Without what nobody here reads, and what is often larger than everything else: who owns which
+/// field. Whether we own any is kept.
 fn lean<K: Resource>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
+    if let Some(entries) = &mut object.meta_mut().managed_fields {
+        entries.retain(|entry| entry.manager.as_deref() == Some(MANAGER));
+        entries.iter_mut().for_each(|entry| entry.fields_v1 = None);
+    }
     object
 }
 

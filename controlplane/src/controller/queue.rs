@@ -25,7 +25,8 @@ pub struct Queue<S> {
     /// Under way, and whether it has changed since it began.
     running: HashMap<S, bool>,
     later: BTreeSet<(Instant, S)>,
-    failures: HashMap<S, u32>,
+    /// How often each has failed in a row, and when it is tried again.
+    failures: HashMap<S, (u32, Instant)>,
 }
 
 impl<S> Default for Queue<S> {
@@ -61,13 +62,13 @@ impl<S: Clone + Eq + Hash + Ord> Queue<S> {
     /// The work at the subject has ended, at `now`. `jitter` is from 0 to 1.
     pub fn finish(&mut self, subject: S, outcome: Outcome, now: Instant, jitter: f64) {
         let changed = self.running.remove(&subject).unwrap_or_default();
-        if outcome == Outcome::Done {
-            self.failures.remove(&subject);
-        } else {
-            let failures = self.failures.entry(subject.clone()).or_default();
-            let pause = pause(*failures, outcome, jitter);
-            *failures = failures.saturating_add(1);
-            self.later.insert((now + pause, subject.clone()));
+        let (failures, at) = self.failures.remove(&subject).unwrap_or((0, now));
+        // It may have been tried before its time, because it had changed.
+        self.later.remove(&(at, subject.clone()));
+        if outcome != Outcome::Done {
+            let at = now + pause(failures, outcome, jitter);
+            self.failures.insert(subject.clone(), (failures.saturating_add(1), at));
+            self.later.insert((at, subject.clone()));
         }
         if changed {
             self.add(subject);
@@ -137,6 +138,18 @@ mod tests {
         assert_eq!(queue.start(), Some("a"));
         queue.finish("a", Outcome::Done, now, 0.0);
         assert!(queue.is_idle() && queue.waiting() == 0);
+    }
+
+    #[test]
+    fn a_failure_that_is_tried_early_is_not_tried_twice_later() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for outcome in [Outcome::Failed, Outcome::Failed, Outcome::Done] {
+            queue.add("a");
+            assert_eq!(queue.start(), Some("a"));
+            queue.finish("a", outcome, now, 1.0);
+            assert_eq!(queue.waiting(), usize::from(outcome == Outcome::Failed));
+        }
+        assert_eq!(queue.wakes_at(), None);
     }
 
     #[test]

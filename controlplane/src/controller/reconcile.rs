@@ -9,13 +9,22 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::service;
 use super::world::{CLASS, World, annotation, class_name};
+use super::{MANAGER, service};
 use crate::condition::{self, CLASS_READY, Finding, PENDING, READY, SERVICE_READY, TRUE, UNKNOWN};
 use crate::crd::{Condition, Connector};
 
-/// What is to be done for a connector.
-pub struct Work {
+/// What is to be done about a connector.
+pub enum Work {
+    /// It is ours to serve, and lacks something.
+    Serve(Box<Serving>),
+    /// It has gone to another class, and what we have written there speaks of the past. Its Service
+    /// stays: nothing is ever deleted here.
+    LetGo(Arc<Connector>),
+}
+
+/// What is to be done for a connector of ours.
+pub struct Serving {
     /// The connector as it is known.
     pub connector: Arc<Connector>,
     /// What was found out about its class.
@@ -48,8 +57,11 @@ pub struct Report {
 
 /// The work that `connector` needs; `now` is the time of day in RFC 3339.
 pub fn work(world: &World, connector: &Arc<Connector>, now: &str) -> Option<Work> {
-    if connector.metadata.deletion_timestamp.is_some() || !is_responsible(world, connector) {
+    if connector.metadata.deletion_timestamp.is_some() {
         return None;
+    }
+    if !is_responsible(world, connector) {
+        return is_marked(connector).then(|| Work::LetGo(Arc::clone(connector)));
     }
     let class = class(world, connector);
     let service = match class.status {
@@ -61,19 +73,19 @@ pub fn work(world: &World, connector: &Arc<Connector>, now: &str) -> Option<Work
     };
     let wanted = class_name(connector);
     let has_label = connector.labels().get(CLASS_LABEL).is_some_and(|label| label == wanted);
-    let label = (!wanted.is_empty() && !has_label).then(|| wanted.to_owned());
+    let label = (is_label(wanted) && !has_label).then(|| wanted.to_owned());
     let address = address(world, connector);
-    let work = Work { connector: Arc::clone(connector), class, service, label, address };
-    let is_needed = match &work.service {
+    let serving = Serving { connector: Arc::clone(connector), class, service, label, address };
+    let is_needed = match &serving.service {
         Step::Settled(found) => {
-            work.label.is_some() || work.report(connector, found, now).is_some()
+            serving.label.is_some() || serving.report(connector, found, now).is_some()
         }
         Step::Make(_) | Step::Mend(_) => true,
     };
-    is_needed.then_some(work)
+    is_needed.then(|| Work::Serve(Box::new(serving)))
 }
 
-impl Work {
+impl Serving {
     /// The status to write to `connector`, which is the newest that is known of it, after its
     /// Service was found to be as `service` says. Nothing where it stands there already.
     pub fn report(&self, connector: &Connector, service: &Finding, now: &str) -> Option<Report> {
@@ -114,6 +126,20 @@ fn is_news(ready: &Finding, standing: &[Condition]) -> bool {
 /// would say so. Connectors of other classes have controllers of their own.
 fn is_responsible(world: &World, connector: &Connector) -> bool {
     class_name(connector) == CLASS || world.class_of(connector).is_none()
+}
+
+/// Whether we own a field of the connector or of its status.
+fn is_marked(connector: &Connector) -> bool {
+    connector.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(MANAGER))
+}
+
+/// Whether a class's name can be a label's value (k8s.io/apimachinery `IsValidLabelValue`); that of
+/// a class that does not exist may be anything.
+fn is_label(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let outer = |end: Option<u8>| end.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let bytes = || name.bytes();
+    name.len() <= 63 && bytes().all(inner) && outer(bytes().next()) && outer(bytes().last())
 }
 
 fn class(world: &World, connector: &Connector) -> Finding {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::{Timestamp, Unit};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource as _, ResourceExt as _};
 use serde::Serialize;
@@ -22,7 +22,7 @@ use super::MANAGER;
 use super::class::ClassWork;
 use super::counts::{Counts, Object};
 use super::queue::Outcome;
-use super::reconcile::{CLASS_LABEL, Report, Step, Work, taken};
+use super::reconcile::{CLASS_LABEL, Report, Serving, Step, Work, taken};
 use super::world::CLASS;
 use crate::condition::{Finding, READY, SERVICE_READY, TRUE};
 use crate::crd::{Connector, ConnectorClass, GROUP, VERSION};
@@ -93,12 +93,16 @@ impl Writer {
     /// Writes what a connector needs.
     pub async fn perform(&self, work: &Work) -> Written {
         let mut written = Written::default();
-        if let Err(failure) = self.steps(work, &mut written).await {
+        let (connector, result) = match work {
+            Work::Serve(serving) => (&serving.connector, self.serve(serving, &mut written).await),
+            Work::LetGo(connector) => (connector, self.let_go(connector, &mut written).await),
+        };
+        if let Err(failure) = result {
             written.failure = Some(failure);
         }
         if let Some(failure) = &written.failure {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
-            let (namespace, name) = (work.connector.namespace(), work.connector.name_any());
+            let (namespace, name) = (connector.namespace(), connector.name_any());
             tracing::warn!(namespace, name, %failure, "a connector could not be reconciled");
         }
         written
@@ -120,16 +124,16 @@ impl Writer {
         }
     }
 
-    async fn steps(&self, work: &Work, written: &mut Written) -> Result<(), Failure> {
-        let service = self.service(work, written).await?;
-        let connector = &work.connector;
-        if let Some(class) = &work.label {
+    async fn serve(&self, serving: &Serving, written: &mut Written) -> Result<(), Failure> {
+        let service = self.service(serving, written).await?;
+        let connector = &serving.connector;
+        if let Some(class) = &serving.label {
             let labels = json!({"labels": {CLASS_LABEL: class}});
             let labelled = self.patch(connector, Object::Label, "metadata", &labels).await?;
             written.connector = Some(labelled);
         }
         let newest = written.connector.as_ref().unwrap_or(connector);
-        let Some(Report { status, news }) = work.report(newest, &service, &now()) else {
+        let Some(Report { status, news }) = serving.report(newest, &service, &now()) else {
             return Ok(());
         };
         written.connector = Some(self.patch(connector, Object::Status, "status", &status).await?);
@@ -139,10 +143,18 @@ impl Writer {
         Ok(())
     }
 
+    /// Gives up every field that is ours alone: who applies nothing owns nothing.
+    async fn let_go(&self, connector: &Connector, written: &mut Written) -> Result<(), Failure> {
+        let nothing = json!({});
+        self.patch(connector, Object::Label, "metadata", &nothing).await?;
+        written.connector = Some(self.patch(connector, Object::Status, "status", &nothing).await?);
+        Ok(())
+    }
+
     /// What there is to say about the Service after it was written, if it had to be. A refusal is
     /// reported, and is a failure too, so that it is tried again.
-    async fn service(&self, work: &Work, written: &mut Written) -> Result<Finding, Failure> {
-        let (service, how) = match &work.service {
+    async fn service(&self, serving: &Serving, written: &mut Written) -> Result<Finding, Failure> {
+        let (service, how) = match &serving.service {
             Step::Settled(finding) => return Ok(finding.clone()),
             Step::Make(service) => (service, PatchParams::apply(MANAGER)),
             Step::Mend(service) => (service, apply()),
@@ -158,7 +170,7 @@ impl Writer {
             }
             Err(failure) => failure,
         };
-        let finding = if matches!(work.service, Step::Make(_)) && failure.is_conflict() {
+        let finding = if matches!(serving.service, Step::Make(_)) && failure.is_conflict() {
             taken(&name)
         } else if let Some(message) = failure.refusal() {
             Finding::fails(SERVICE_READY, "ProxyServiceRefused", shortened(message))
@@ -251,9 +263,9 @@ fn apply() -> PatchParams {
     PatchParams::apply(MANAGER).force()
 }
 
-/// The time of day as `metav1.Time` writes it.
+/// The time of day as `metav1.Time` writes it: the second that has begun.
 pub fn now() -> String {
-    Timestamp::now().round(Unit::Second).unwrap_or_default().to_string()
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default().to_string()
 }
 
 /// A message within what an Event may say (k8s.io/kubernetes `NoteLengthLimit`).
