@@ -15,7 +15,7 @@ use crate::support::manifests::anonymous_connector;
 use crate::support::{Cluster, eventually, within};
 
 /// The page's own example, word for word.
-const PAGE: &str = "\
+pub(crate) const PAGE: &str = "\
 # Harbor Connector
 apiVersion: connectors.alauda.io/v1alpha1
 kind: Connector
@@ -29,7 +29,7 @@ spec:
 const CONNECTORS: &str = "connectors.alauda.io/v1alpha1";
 
 /// A cluster in which the proxy is installed.
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     let cluster = Cluster::new();
     cluster.apply(&proxy_service());
     cluster

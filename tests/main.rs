@@ -32,6 +32,7 @@ mod conventions;
 mod admission;
 mod cluster;
 mod reviews;
+mod probes;
 mod controller;
 mod rotation;
 mod hostile;

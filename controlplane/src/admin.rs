@@ -164,6 +164,7 @@ mod tests {
             dropped: None,
             audited: None,
             reviews: None,
+            probes: None,
         })
     }
 

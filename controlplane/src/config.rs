@@ -9,6 +9,7 @@ mod csi;
 mod forward;
 mod logging;
 mod prints;
+mod probes;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -28,6 +29,7 @@ pub use self::csi::{CsiFlags, VolumeForm};
 pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
 pub use self::logging::{AuditPlace, Auditing, LogForm, Logging};
 pub use self::prints::{CheckFlags, SeccompFlags};
+pub use self::probes::Probes;
 use crate::review::kube::Rules;
 
 /// Puts a registry's credential into requests, so that workloads need not hold it.
@@ -147,6 +149,10 @@ pub struct ProxyFlags {
     /// How callers are reviewed.
     #[command(flatten)]
     pub reviews: Reviews,
+
+    /// How connectors are looked at.
+    #[command(flatten)]
+    pub probes: Probes,
 
     /// Bounds that rarely need another value.
     #[command(flatten)]
@@ -324,8 +330,9 @@ impl ProxyFlags {
     }
 }
 
-/// Descriptors of the process itself: listeners, the watch of the folder, admin connections, logs.
-const FILES_RESERVED: usize = 96;
+/// Descriptors of the process itself: listeners, the watch of the folder, admin connections, logs,
+/// and the 32 connections that the probes may have open at one time.
+const FILES_RESERVED: usize = 128;
 
 /// Descriptors of a core: its ring or epoll, doorbell, and a pool of pipes for bodies.
 const FILES_PER_CORE: usize = 80;
@@ -392,7 +399,7 @@ mod tests {
     #[test]
     fn connections_fit_into_the_limit_on_open_files() {
         let flags = flags(&["--cores", "2"]);
-        assert_eq!(flags.limits(1024, 1 << 20).connections_max, (1024 - 96 - 160) / 2);
+        assert_eq!(flags.limits(1024, 1 << 20).connections_max, (1024 - 128 - 160) / 2);
         assert_eq!(flags.limits(10, 1 << 20).connections_max, 1);
         assert!(flags.limits(u64::MAX, 1 << 20).connections_max < FILES_USED_MAX);
     }

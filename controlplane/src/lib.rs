@@ -19,6 +19,7 @@ pub mod admin;
 pub mod proxy;
 pub mod csi;
 pub mod lease;
+pub mod probe;
 pub mod controller;
 pub mod check;
 pub mod seccomp;

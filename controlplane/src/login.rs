@@ -7,6 +7,7 @@
 
 mod breaker;
 mod challenge;
+mod check;
 mod probe;
 mod token;
 mod tokens;
@@ -24,11 +25,13 @@ use dataplane::vocabulary::{Access, Connector, RegistryToken, Standing};
 use dataplane::{Account, LoginQuestion, Postbox, Wish};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
 use self::breaker::{Answer, Breaker, Found};
 use self::challenge::Challenge;
+pub use self::check::Checked;
+pub use self::probe::Seen;
 use self::token::Fetched;
 use self::tokens::Tokens;
 use crate::registry::Dialer;
@@ -52,15 +55,19 @@ pub struct Numbers {
 pub struct Desk {
     runtime: Handle,
     snapshots: Publisher,
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
     numbers: Arc<Numbers>,
     serials: AtomicU64,
     accounts: Mutex<HashMap<Arc<Account>, Entry>>,
+    /// Changes whenever a probe has ended or an account is no more.
+    settled: watch::Sender<()>,
 }
 
 /// One account.
 struct Entry {
     breaker: Breaker,
+    /// What became of the last probe.
+    seen: Option<Seen>,
     /// The cores that are told of each change.
     cores: Vec<Postbox>,
     tokens: Tokens<Postbox>,
@@ -75,7 +82,7 @@ impl fmt::Debug for Desk {
 
 impl Desk {
     /// Opens it: probes run on `runtime`, and go as `snapshots` says at their moment.
-    pub fn open(runtime: &Handle, snapshots: Publisher, dialer: Dialer) -> Arc<Self> {
+    pub fn open(runtime: &Handle, snapshots: Publisher, dialer: Arc<Dialer>) -> Arc<Self> {
         let desk = Arc::new(Self {
             runtime: runtime.clone(),
             snapshots,
@@ -83,6 +90,7 @@ impl Desk {
             numbers: Arc::default(),
             serials: AtomicU64::new(0),
             accounts: Mutex::default(),
+            settled: watch::Sender::default(),
         });
         runtime.spawn(Arc::clone(&desk).retire());
         desk
@@ -155,6 +163,7 @@ impl Desk {
             Challenge::Foreign(host) => {
                 warn_of_foreign(connector, &host);
                 entry.breaker.foreign(now);
+                entry.seen = Some(Seen::Foreign(host));
             }
             Challenge::Other if matches!(connector.access, Access::Credential(_)) => {
                 let Some(after) = entry.breaker.doubt(now) else { return };
@@ -181,7 +190,7 @@ impl Desk {
             let Some(connector) = self.live(&account) else { return };
             self.numbers.probes.add(1);
             let probed = probe::probe(&self.dialer, &connector).await;
-            if let probe::Probed { found: Found::Foreign, realm: Some(host) } = &probed {
+            if let Seen::Foreign(host) = &probed.seen {
                 warn_of_foreign(&connector, host);
             }
             let was_rejected = matches!(probed.found, Found::Rejected);
@@ -193,9 +202,11 @@ impl Desk {
             let (now, was_refused) = (Instant::now(), entry.breaker.is_refused());
             let [jitter] = jitter;
             let next = entry.breaker.probed(probed.found, now, jitter);
+            entry.seen = Some(probed.seen);
             entry.announce(&account, now);
             let is_refused = entry.breaker.is_refused();
             drop(accounts);
+            self.settled.send_replace(());
             self.note(&connector, was_rejected, was_refused, is_refused);
             match next {
                 Some(next) => after = next,
@@ -301,6 +312,7 @@ impl Desk {
                 let is_live = self.live(account).is_some();
                 if !is_live {
                     entry.retire(account);
+                    self.settled.send_replace(());
                 }
                 is_live
             });
@@ -315,7 +327,8 @@ impl Desk {
 impl Entry {
     fn new() -> Self {
         let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
-        Self { breaker: Breaker::new(), cores: Vec::new(), tokens: Tokens::default(), fetches }
+        let (breaker, cores, tokens) = (Breaker::new(), Vec::new(), Tokens::default());
+        Self { breaker, seen: None, cores, tokens, fetches }
     }
 
     /// Tells every core how the account stands.

@@ -18,9 +18,10 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use dataplane::snapshot::Publisher;
 use dataplane::{Dataplane, LoginQuestion, Own, Question, Settings};
+use kube::Client;
 use serde_json::Value;
 use tokio::runtime::{self, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::filter::ParseError;
 
@@ -30,7 +31,9 @@ use self::publish::Publication;
 use crate::admin::{self, Exposed, Metrics, Status};
 use crate::authority::commission::{self, Workshop};
 use crate::config::ProxyFlags;
-use crate::login::{self, Numbers};
+use crate::login;
+use crate::probe::facts::Facts;
+use crate::probe::{Prober, Probing};
 use crate::registry::Dialer;
 use crate::review::kube::{Counts, Desk};
 use crate::source::file::{self, Folder, Seen};
@@ -127,7 +130,7 @@ impl Proxy<'_> {
             let admin_address = admin.local_addr()?;
             tokio::spawn(admin::serve(admin::adopt(admin)?, shown));
             let mut signals = drain::Signals::listen()?;
-            self.until_drained(&serving, admin_address, &mut signals).await
+            self.until_drained(serving, admin_address, &mut signals).await
         })?;
         Ok(Some(clean))
     }
@@ -145,7 +148,7 @@ impl Proxy<'_> {
             let mut signals = drain::Signals::listen()?;
             let client = cluster::client().await?;
             let mut publication = Publication::new(Arc::clone(&self.status));
-            let snapshots = publication.snapshots();
+            let (snapshots, facts) = (publication.snapshots(), publication.facts());
             let (first, is_known) = oneshot::channel();
             let mut first = Some(first);
             tokio::spawn(source::kube::follow(client.clone(), move |objects| {
@@ -163,11 +166,13 @@ impl Proxy<'_> {
             bridge::forward(asked, words.clone())?;
             let rules = self.flags.rules();
             let ca = authority::in_cluster(self.flags, client.clone()).await?;
-            let desk = Desk::new(client, rules, snapshots.clone(), words, Arc::clone(&counts));
+            let reviews = client.clone();
+            let desk = Desk::new(reviews, rules, snapshots.clone(), words, Arc::clone(&counts));
             tokio::spawn(desk.serve(spoken));
-            let serving = self.start(self.listeners()?, snapshots, questions, ca)?;
+            let mut serving = self.start(self.listeners()?, snapshots, questions, ca)?;
+            serving.probing = self.probes(client, facts, &serving);
             shown.store(Arc::new(self.metrics(Some(&serving), Some(&counts))));
-            Ok(Some(self.until_drained(&serving, admin_address, &mut signals).await?))
+            Ok(Some(self.until_drained(serving, admin_address, &mut signals).await?))
         })
     }
 
@@ -192,8 +197,9 @@ impl Proxy<'_> {
         let connectors = snapshots.current().len();
         // Whoever owns the folder owns the machine; whoever writes Connectors does not.
         let loopback_allowed = flags.file.is_some() || flags.allow_loopback;
-        let (login_questions, desk) =
-            self.logins(snapshots.clone(), loopback_allowed, own.clone())?;
+        let dialer = Dialer::new(flags.bounds.connect_seconds, loopback_allowed, own.clone());
+        let dialer = Arc::new(dialer);
+        let (login_questions, desk) = self.logins(snapshots.clone(), &dialer)?;
         let (commissions, wanted) = commission::channel();
         let dataplane = Dataplane::start(Settings {
             listeners: listeners.plain,
@@ -211,22 +217,33 @@ impl Proxy<'_> {
         })
         .map_err(Error::Dataplane)?;
         commission::answer(wanted, workshop(ca, snapshots, own, &dataplane))?;
-        let logins = desk.numbers();
-        Ok(Serving { dataplane, listen, listen_tls, ca: bundle, connectors, logins })
+        let logins = Logins { desk, dialer };
+        Ok(Serving { dataplane, listen, listen_tls, ca: bundle, connectors, logins, probing: None })
     }
 
     /// Who answers questions about logins at registries, and where they go.
     fn logins(
         &self,
         snapshots: Publisher,
-        loopback_allowed: bool,
-        own: Own,
+        dialer: &Arc<Dialer>,
     ) -> io::Result<(Sender<LoginQuestion>, Arc<login::Desk>)> {
-        let dialer = Dialer::new(self.flags.bounds.connect_seconds, loopback_allowed, own);
-        let desk = login::Desk::open(self.runtime.handle(), snapshots, dialer);
+        let desk = login::Desk::open(self.runtime.handle(), snapshots, Arc::clone(dialer));
         let (questions, asked) = bridge::login_channel();
         bridge::answer_logins(asked, Arc::clone(&desk))?;
         Ok((questions, desk))
+    }
+
+    /// Begins to take part in looking at the connectors of a cluster.
+    fn probes(
+        &self,
+        client: Client,
+        facts: watch::Receiver<Arc<Facts>>,
+        serving: &Serving,
+    ) -> Option<Probing> {
+        let rules = self.flags.probes.rules()?;
+        let Logins { desk, dialer } = &serving.logins;
+        let (desk, dialer) = (Arc::clone(desk), Arc::clone(dialer));
+        Some(Probing::start(Prober { client, facts, desk, dialer, rules, numbers: Arc::default() }))
     }
 
     fn metrics(&self, serving: Option<&Serving>, reviews: Option<&Arc<Counts>>) -> Metrics {
@@ -235,17 +252,18 @@ impl Proxy<'_> {
             status: Arc::clone(&self.status),
             counters: dataplane.map_or_else(|| Vec::new().into(), Dataplane::counters),
             driver: dataplane.map_or("none", Dataplane::driver),
-            logins: serving.map_or_else(Arc::default, |serving| Arc::clone(&serving.logins)),
+            logins: serving.map_or_else(Arc::default, |serving| serving.logins.desk.numbers()),
             dropped: Some(self.dropped.clone()),
             audited: self.audited.clone(),
             reviews: reviews.map(Arc::clone),
+            probes: serving.and_then(|serving| serving.probing.as_ref()).map(Probing::numbers),
         })
     }
 
     /// Says that it serves, and ends by a signal. Whether the end was clean.
     async fn until_drained(
         &self,
-        serving: &Serving,
+        mut serving: Serving,
         admin: SocketAddr,
         signals: &mut drain::Signals,
     ) -> io::Result<bool> {
@@ -260,7 +278,15 @@ impl Proxy<'_> {
         });
         signals.next().await;
         self.status.drains();
-        Ok(drain::drain(&serving.dataplane, self.flags, signals).await)
+        let probing = serving.probing.take();
+        let probes_end = async {
+            if let Some(probing) = probing {
+                probing.end().await;
+            }
+        };
+        let drained = drain::drain(&serving.dataplane, self.flags, signals);
+        let (clean, ()) = tokio::join!(drained, probes_end);
+        Ok(clean)
     }
 }
 
@@ -278,8 +304,14 @@ struct Serving {
     /// Where the interception CA's certificate is.
     ca: Option<String>,
     connectors: usize,
-    /// The counts of logins at registries.
-    logins: Arc<Numbers>,
+    logins: Logins,
+    probing: Option<Probing>,
+}
+
+/// How registries are spoken to on the control plane's own behalf.
+struct Logins {
+    desk: Arc<login::Desk>,
+    dialer: Arc<Dialer>,
 }
 
 /// The runtime of everything that is not a core's. One thread serves scrapes, while the first one

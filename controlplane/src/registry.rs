@@ -21,6 +21,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
@@ -38,7 +39,7 @@ pub struct Ask<'a> {
     pub target: &'a str,
     /// The value of `Authorization`, if any.
     pub authorization: Option<&'a Secret>,
-    /// What it is for: `probe` or `token`.
+    /// What it is for: `probe`, `ping` or `token`.
     pub purpose: &'static str,
 }
 
@@ -64,12 +65,18 @@ pub enum Failure {
     /// It leads back to this proxy.
     #[error("its address is this proxy's own")]
     Loop,
-    /// Nobody listens there, or nobody answers the connection.
+    /// Nobody listens there.
+    #[error("its host refuses the connection")]
+    Refused,
+    /// Nobody answers the connection.
+    #[error("it does not accept a connection in time")]
+    Unanswered,
+    /// There is no way to it, or the connection broke before the request had gone.
     #[error("it cannot be reached")]
     Unreachable,
-    /// Its certificate is not trusted.
-    #[error("its certificate is not trusted")]
-    Untrusted,
+    /// It is not who it should be, as far as TLS can tell.
+    #[error("{0}")]
+    Untrusted(Distrust),
     /// It accepted the connection and did not answer in time.
     #[error("it does not answer in time")]
     Silent,
@@ -81,6 +88,32 @@ pub enum Failure {
     TooLarge,
 }
 
+/// What is wrong with a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Distrust {
+    /// Nobody we trust has signed the certificate.
+    #[error("its certificate is signed by an unknown authority")]
+    Issuer,
+    /// The certificate is another host's.
+    #[error("its certificate is not for this host")]
+    Name,
+    /// The certificate is not good any more.
+    #[error("its certificate has expired")]
+    Expired,
+    /// The certificate is not good yet.
+    #[error("its certificate is not valid yet")]
+    Early,
+    /// Something else is wrong with the certificate.
+    #[error("its certificate is not trusted")]
+    Certificate,
+    /// It is no TLS that comes back.
+    #[error("it does not speak TLS")]
+    Plain,
+    /// It ended the handshake.
+    #[error("it refuses the TLS handshake")]
+    Refused,
+}
+
 impl Failure {
     /// What a caller is told whose request needs that registry: the same as if its own request had
     /// failed so. `None` where another request may well succeed.
@@ -89,9 +122,33 @@ impl Failure {
             Self::Unresolved => Some(Kind::RegistryUnresolved),
             Self::Forbidden => Some(Kind::RegistryForbidden),
             Self::Loop => Some(Kind::Loop),
-            Self::Unreachable => Some(Kind::RegistryUnreachable),
-            Self::Untrusted => Some(Kind::RegistryUntrusted),
+            Self::Refused | Self::Unanswered | Self::Unreachable => Some(Kind::RegistryUnreachable),
+            Self::Untrusted(_) => Some(Kind::RegistryUntrusted),
             Self::Silent | Self::Malformed | Self::TooLarge => None,
+        }
+    }
+}
+
+impl Distrust {
+    /// What rustls found.
+    fn of(cause: &io::Error) -> Self {
+        let found = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let certificate = match found {
+            Some(rustls::Error::InvalidCertificate(certificate)) => certificate,
+            Some(rustls::Error::InvalidMessage(_)) => return Self::Plain,
+            Some(rustls::Error::AlertReceived(_)) => return Self::Refused,
+            _ => return Self::Certificate,
+        };
+        match certificate {
+            CertificateError::UnknownIssuer => Self::Issuer,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::Name
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Self::Early
+            }
+            _ => Self::Certificate,
         }
     }
 }
@@ -121,12 +178,12 @@ impl Dialer {
     pub async fn get(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
         let request = request(ask).ok_or(Failure::Malformed)?;
         let connecting = timeout(self.connect_wait * 2, self.connect(ask.origin));
-        let socket = connecting.await.unwrap_or(Err(Failure::Unreachable))?;
+        let socket = connecting.await.unwrap_or(Err(Failure::Unanswered))?;
         match ask.origin.scheme {
             Scheme::Http => answered(socket, request).await,
             Scheme::Https => {
                 let secured = timeout(HANDSHAKE_WAIT, self.secure(socket, ask));
-                let secured = secured.await.unwrap_or(Err(Failure::Unreachable))?;
+                let secured = secured.await.unwrap_or(Err(Failure::Unanswered))?;
                 answered(secured, request).await
             }
         }
@@ -146,7 +203,11 @@ impl Dialer {
                     failure = Failure::Loop;
                 }
                 Ok(Ok(socket)) => return Ok(socket),
-                Ok(Err(_)) | Err(_) => failure = Failure::Unreachable,
+                Ok(Err(cause)) if cause.kind() == io::ErrorKind::ConnectionRefused => {
+                    failure = Failure::Refused;
+                }
+                Ok(Err(_)) => failure = Failure::Unreachable,
+                Err(_) => failure = Failure::Unanswered,
             }
         }
         Err(failure)
@@ -158,11 +219,11 @@ impl Dialer {
         ask: &Ask<'_>,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
         let name = ServerName::try_from(ask.origin.host.to_string());
-        let name = name.map_err(|_| Failure::Untrusted)?;
+        let name = name.map_err(|_| Failure::Untrusted(Distrust::Name))?;
         let connector = self.connector(ask.trust)?;
         connector.connect(name, socket).await.map_err(|cause| match cause.kind() {
             // rustls reports what it found wrong as invalid data; all else is the network's doing.
-            io::ErrorKind::InvalidData => Failure::Untrusted,
+            io::ErrorKind::InvalidData => Failure::Untrusted(Distrust::of(&cause)),
             _ => Failure::Unreachable,
         })
     }
@@ -173,7 +234,7 @@ impl Dialer {
         if let Some(connector) = known.get(&trust.id) {
             return Ok(connector.clone());
         }
-        let config = tls_config(trust).map_err(|_| Failure::Untrusted)?;
+        let config = tls_config(trust).map_err(|_| Failure::Untrusted(Distrust::Certificate))?;
         if known.len() >= TRUSTS_MAX {
             known.clear();
         }
@@ -257,3 +318,6 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// Harbor holds a failed login back for 1.5 s; a directory behind it may take a few more.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 const TRUSTS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests;

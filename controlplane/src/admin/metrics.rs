@@ -18,6 +18,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::Status;
 use crate::login::Numbers;
+use crate::probe;
 use crate::review::kube::Counts;
 use crate::telemetry::AuditNumbers;
 
@@ -37,6 +38,8 @@ pub struct Exposed {
     pub audited: Option<Arc<AuditNumbers>>,
     /// Counts the reviews of a cluster.
     pub reviews: Option<Arc<Counts>>,
+    /// Counts the looks at connectors.
+    pub probes: Option<Arc<probe::Numbers>>,
 }
 
 /// Renders what is shown, on demand.
@@ -88,6 +91,7 @@ impl Collector for Exposed {
         self.registries(&mut page)?;
         self.logins(&mut page)?;
         self.reviews(&mut page)?;
+        self.probes(&mut page)?;
         page.histogram("exchange_duration", "From a request's first byte to its end", || {
             self.counters.iter().map(|core| &core.duration)
         })?;
@@ -297,6 +301,18 @@ impl Exposed {
             "Answers from what was allowed earlier, because the API server gave none",
             read(&reviews.stale),
         )
+    }
+
+    fn probes(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Some(probes) = &self.probes else {
+            return Ok(());
+        };
+        let elected = u64::from(probes.is_elected.load(Ordering::Relaxed));
+        page.gauge("probes_elected", "Whether this proxy looks at the connectors", elected)?;
+        page.counter("probes_pings", "Registries asked whether they live", probes.pings.get())?;
+        page.counter("probes_looks", "Connectors looked at", probes.looks.get())?;
+        page.counter("probes_writes", "Statuses written", probes.writes.get())?;
+        page.counter("probes_failures", "Statuses not written", probes.failures.get())
     }
 
     fn sum(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {

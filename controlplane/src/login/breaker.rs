@@ -50,6 +50,19 @@ pub(super) enum Answer {
     Probe,
 }
 
+/// What a regular look at an account leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// What is known is fresh enough, or must not be tried again yet.
+    Known,
+    /// It is being found out.
+    Wait,
+    /// It is to be found out, by a probe at once; requests wait for it.
+    Probe,
+    /// The credential is good, and a probe is to tell whether it still is; requests go on.
+    Check,
+}
+
 /// One account.
 #[derive(Debug)]
 pub(super) struct Breaker {
@@ -91,6 +104,39 @@ impl Breaker {
                 self.state = State::Probing;
                 Answer::Probe
             }
+        }
+    }
+
+    /// Somebody looks regularly, and is content with a proof not older than `age_max`. A credential
+    /// that is put aside stays so: looking must not lock an account at its registry.
+    pub(super) fn look(&mut self, now: Instant, age_max: Duration) -> Look {
+        let proved = self.verified_at.is_some_and(|at| now.duration_since(at) < age_max);
+        match self.state {
+            State::Probing | State::Doubted | State::Suspect => Look::Wait,
+            State::Good if proved => Look::Known,
+            State::Good => Look::Check,
+            State::Refused(until) | State::Settled(_, until) if now < until => Look::Known,
+            State::Unknown | State::Refused(_) | State::Settled(..) => {
+                self.state = State::Probing;
+                Look::Probe
+            }
+        }
+    }
+
+    /// A check has ended. Returns after which time a probe is to be made, if one is: a good
+    /// credential that was refused once may have met Harbor's lock. What became clear meanwhile
+    /// counts more, but for a proof.
+    pub(super) fn checked(&mut self, found: Found, now: Instant) -> Option<Duration> {
+        match found {
+            Found::Accepted(_) => self.probed(found, now, 0),
+            Found::Rejected if self.state == State::Good => {
+                self.failures = 1;
+                self.state = State::Suspect;
+                Some(LOCK_WAIT)
+            }
+            Found::Foreign if self.state == State::Good => self.probed(found, now, 0),
+            // A registry that is away says nothing about a credential that was good.
+            Found::Rejected | Found::Foreign | Found::Away(_) | Found::Unclear(_) => None,
         }
     }
 
@@ -175,6 +221,11 @@ impl Breaker {
             Mode::Bearer(realm) => Some(realm),
             Mode::Basic | Mode::Open => None,
         }
+    }
+
+    /// Whether the registry took the credential at some time.
+    pub(super) fn was_good(&self) -> bool {
+        self.verified_at.is_some()
     }
 
     /// Whether the credential is put aside.
@@ -283,5 +334,32 @@ mod tests {
         breaker.probed(Found::Unclear(Mode::Basic), now, 0);
         assert_eq!(breaker.ask(now), Answer::Known(Standing::Basic, UNCLEAR_WAIT));
         assert_eq!(breaker.ask(now + UNCLEAR_WAIT), Answer::Probe);
+    }
+    #[test]
+    fn a_regular_look_tries_a_good_credential_anew_and_one_that_is_put_aside_never() {
+        let start = Instant::now();
+        let minute = SECOND * 60;
+        let mut breaker = Breaker::new();
+        assert_eq!(breaker.look(start, minute), Look::Probe);
+        assert_eq!(breaker.look(start, minute), Look::Wait);
+        breaker.probed(Found::Accepted(Mode::Basic), start, 0);
+        assert_eq!(breaker.look(start + SECOND * 59, minute), Look::Known);
+        let mut now = start + minute;
+        assert_eq!(breaker.look(now, minute), Look::Check);
+        assert!(matches!(breaker.ask(now), Answer::Known(Standing::Basic, _)), "requests go on");
+        assert_eq!(breaker.checked(Found::Away(Kind::RegistryUnreachable), now), None);
+        assert_eq!(breaker.look(now, minute), Look::Check, "it says nothing");
+
+        assert_eq!(breaker.checked(Found::Rejected, now), Some(LOCK_WAIT));
+        assert_eq!(breaker.ask(now), Answer::Wait, "requests wait for the second probe");
+        assert_eq!(breaker.checked(Found::Rejected, now), None, "one failure counts once");
+        now += LOCK_WAIT;
+        assert_eq!(breaker.probed(Found::Rejected, now, 0), None);
+        assert!(breaker.is_refused() && breaker.was_good());
+        assert_eq!(breaker.look(now + SECOND * 29, SECOND), Look::Known, "nothing is tried");
+        assert_eq!(breaker.look(now + SECOND * 30, SECOND), Look::Probe);
+        breaker.probed(Found::Rejected, now + SECOND * 30, 0);
+        breaker.checked(Found::Accepted(Mode::Basic), now + SECOND * 31);
+        assert!(!breaker.is_refused());
     }
 }

@@ -1,7 +1,8 @@
 //! A change of the source becomes what the data plane and the review work with.
 //!
-//! Texts in; out go a table for the review, a snapshot for the cores, and a line in the log for
-//! each problem. What cannot be read changes nothing: the last good state stays in force.
+//! Texts in; out go a table for the review, a snapshot for the cores, facts for the probes, and a
+//! line in the log for each problem. What cannot be read changes nothing: the last good state stays
+//! in force.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,10 +10,12 @@ use std::sync::Arc;
 
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::vocabulary::Trust;
+use tokio::sync::watch;
 
 use crate::admin::Status;
 use crate::bridge::SharedTable;
 use crate::compile::{compile, system_trust};
+use crate::probe::facts::{self, Facts};
 use crate::source::Objects;
 use crate::source::file::Texts;
 use crate::source::manifest::Unreadable;
@@ -21,6 +24,7 @@ use crate::source::manifest::Unreadable;
 pub(super) struct Publication {
     snapshots: Publisher,
     table: SharedTable,
+    facts: watch::Sender<Arc<Facts>>,
     status: Arc<Status>,
     system: Arc<Trust>,
     rights: u64,
@@ -36,6 +40,7 @@ impl Publication {
         Self {
             snapshots,
             table: SharedTable::default(),
+            facts: watch::Sender::default(),
             status,
             system,
             rights: 0,
@@ -51,6 +56,11 @@ impl Publication {
     /// Where the newest table is.
     pub(super) fn table(&self) -> SharedTable {
         Arc::clone(&self.table)
+    }
+
+    /// What is known of the connectors of a cluster, and every change of it.
+    pub(super) fn facts(&self) -> watch::Receiver<Arc<Facts>> {
+        self.facts.subscribe()
     }
 
     /// Publishes what the texts say. Whether they could be read.
@@ -96,7 +106,11 @@ impl Publication {
         }
         self.told = problems;
         let (connectors, problems) = (compiled.connectors.len(), compiled.problems.len());
-        self.snapshots.publish(Snapshot::new(compiled.connectors, 0));
+        let snapshot = Snapshot::new(compiled.connectors, 0);
+        let facts = facts::facts(objects, &snapshot, &compiled.problems);
+        // The snapshot first: a credential is tried only while the snapshot has it.
+        self.snapshots.publish(snapshot);
+        self.facts.send_replace(Arc::new(facts));
         self.status.published(connectors, problems);
         tracing::debug!(connectors, problems, "published");
     }
