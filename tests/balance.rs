@@ -1,8 +1,9 @@
 //! Two long transfers never share a core while another core idles.
 
-use crate::support::caller::request;
+use crate::support::caller::{Hello, request};
 use crate::support::{
-    Caller, FakeRegistry, Gate, Manifests, PREFIX, Proxy, answer, digest_of, eventually, noise,
+    Caller, FakeRegistry, Gate, HOST, Manifests, PREFIX, Proxy, answer, digest_of, eventually,
+    noise,
 };
 
 const SIZE: usize = 8 << 20;
@@ -77,6 +78,29 @@ fn two_long_uploads_run_on_two_cores() {
         eventually("no transfer", || (per_core(&proxy) == [0, 0]).then_some(()));
         let whole = |seen: &crate::support::fake_registry::Received| seen.complete;
         assert!(registry.requests().iter().all(whole));
+    }
+}
+
+#[test]
+fn callers_are_accepted_where_no_long_transfer_inside_tls_runs() {
+    let registry = FakeRegistry::answering(|_| answer(202, "", b""));
+    let manifests = Manifests::for_registry(&registry.url());
+    for _round in 0..3 {
+        let proxy = Proxy::start(&manifests, &["--cores", "2"]);
+        let target = format!("{PREFIX}/team/app/blobs/uploads/1");
+        let sealed = proxy.caller().with_tls(&Hello::to(HOST, &proxy.ca()));
+        let mut sealed = sealed.expect("TLS on our own address");
+        sealed.send(request("PATCH", &target, &format!("Content-Length: {SIZE}\r\n")));
+        eventually("a transfer", || (per_core(&proxy).iter().sum::<u64>() == 1).then_some(()));
+        // A TLS session stays where it began, so it is the others that keep away from it.
+        let busy = per_core(&proxy).iter().position(|count| *count == 1).expect("a core");
+        let _others: Vec<Caller> = (0..6).map(|_| proxy.caller()).collect();
+        let connections = |core: usize| proxy.metric(&format!("connections{{core=\"{core}\"}}"));
+        eventually("all of them on the other core", || {
+            (connections(1 - busy) >= Some(6.0) && connections(busy) == Some(1.0)).then_some(())
+        });
+        sealed.send(noise(6, SIZE));
+        assert_eq!(sealed.answer().expect("an answer").status, 202);
     }
 }
 

@@ -3,7 +3,7 @@
 //! Rows B38 and B39 of the bad-input matrix stand here.
 
 use std::io::{Read as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::caller::{Hello, basic, listing, request, upload};
 use crate::support::manifests::{connector, right};
@@ -244,6 +244,28 @@ fn the_first_message_may_come_in_any_pieces_and_anything_else_ends_the_tunnel() 
     let many = Hello { alpn: &["h2", "http/1.1"], old: true, ..Hello::to(NAME, &ca) };
     tunnel().with_tls(&many).expect("TLS 1.2, and the protocol that both speak");
     tunnel().with_tls(&Hello { alpn: &[], ..Hello::to(NAME, &ca) }).expect("no protocol at all");
+    assert!(registry.is_untouched());
+}
+
+#[test]
+fn whoever_says_nothing_in_a_tunnel_or_stops_in_its_first_message_is_let_go() {
+    let registry = FakeRegistry::obliging();
+    let proxy = Proxy::start(&manifests(&registry), &["--handshake-seconds", "1"]);
+    let ca = proxy.ca();
+    let mut hello = Vec::new();
+    Hello::to(NAME, &ca).session().write_tls(&mut hello).expect("a message");
+    // Who waits for the other side to speak first, as SSH's clients may, waits in vain.
+    for begun in [&hello[..0], &hello[..1], &hello[..hello.len() - 1]] {
+        let mut caller = proxy.caller();
+        assert_eq!(caller.connect_to(AT, "ci/harbor").status, 200);
+        let started = Instant::now();
+        caller.send(begun);
+        let mut rest = Vec::new();
+        let _ = caller.sending_half().read_to_end(&mut rest);
+        assert!(rest.is_empty() || rest[0] == 0x15, "{rest:02x?}");
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+    }
     assert!(registry.is_untouched());
 }
 

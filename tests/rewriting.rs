@@ -226,6 +226,9 @@ fn an_upload_location_on_another_host_is_never_passed_on() {
         "javascript:alert(1)".to_owned(),
         "/v2/../../etc".to_owned(),
         "/api/v2.0/users".to_owned(),
+        "/v2/team/app/blobs/uploads/1\rSet-Cookie: evil".to_owned(),
+        "/v2/team/app/blobs/uploads/1\r\n Set-Cookie: evil".to_owned(),
+        "/v2/team/app/blobs/uploads/1\tevil".to_owned(),
     ];
     let target = format!("{PREFIX}/team/app/blobs/uploads/");
     for location in locations {

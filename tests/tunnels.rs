@@ -1,4 +1,4 @@
-//! Tunnels to hosts that are no connector's: how long they last, and who is said to have ended them.
+//! Tunnels to hosts that are no connector's: how long they last, and who is said to end them.
 //!
 //! Each story has a network of its own, because addresses of this machine are never tunnelled to.
 
