@@ -19,7 +19,7 @@ pub(crate) enum Line {
     Machine(Machine),
     /// One load, as `run` or one repetition of `compare` saw it.
     Load(Load),
-    /// What one contender cost in one case of `compare`, over its repetitions.
+    /// What one contender cost in one case of `compare` or `growth`, over its repetitions.
     Cost(Cost),
 }
 
@@ -85,9 +85,9 @@ pub(crate) struct Cost {
     /// `ours-uring`, `ours-epoll`, `haproxy`, `nginx`, `envoy`, `floor`.
     pub(crate) contender: String,
     /// `pull`, `push`, `push-chunked`, `pull-tls`, `push-tls`, `pull-tls-both`, `push-tls-both`,
-    /// `uploads-50`, `get-1k`, `idle`, `active`.
+    /// `uploads-50`, `get-1k`, `idle`, `active`; or a figure of `growth`.
     pub(crate) case: String,
-    /// What [`Cost::samples`] count: `cpu-s/GiB`, `us/request` or `KiB/connection`.
+    /// What [`Cost::samples`] count: `cpu-s/GiB`, `us/request`, `KiB/connection`, `us` or `ratio`.
     pub(crate) unit: String,
     /// One figure a repetition, in the order they were measured.
     pub(crate) samples: Vec<f64>,

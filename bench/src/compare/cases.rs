@@ -99,8 +99,8 @@ impl Case {
         Self::Active,
     ];
 
-    /// Those that are measured where none is named. Of both sides' TLS a comparison is made by itself:
-    /// the whole is long enough.
+    /// Those that are measured where none is named: all but TLS on both sides, for the whole is
+    /// long enough.
     pub(super) fn usual() -> Vec<Self> {
         let is_usual = |case: &Self| !matches!(case, Self::PullTlsBoth | Self::PushTlsBoth);
         Self::ALL.into_iter().filter(is_usual).collect()

@@ -1,8 +1,8 @@
 //! One blocking connection of the comparison: heads in a buffer, bodies that nobody copies.
 //!
-//! A socket, plain or inside TLS of either side, goes in; heads and byte counts come out. It is as cheap
-//! as a blocking socket allows, because what it costs is taken from the processor that it shares
-//! with the other end. It looks at no body's bytes.
+//! A socket, plain or inside TLS of either side, goes in; heads and byte counts come out. It is as
+//! cheap as a blocking socket allows, because what it costs is taken from the processor that it
+//! shares with the other end. It looks at no body's bytes.
 
 mod sealed;
 

@@ -71,9 +71,8 @@ impl Folder {
         for (number, part) in (0..count).collect::<Vec<_>>().chunks(PER_FILE).enumerate() {
             let mut text = String::new();
             for place in part {
-                let also = format!(
-                    r#","addressExtensions":[{{"name":"also","value":"https://e{edition}.c{place}.example"}}]"#
-                );
+                let also = format!("https://e{edition}.c{place}.example");
+                let also = format!(r#","addressExtensions":[{{"name":"also","value":"{also}"}}]"#);
                 connector(&mut text, &format!("c{place}"), &to, &also, "---\n");
             }
             self.put(&format!("many-{number}.yaml"), &text)?;

@@ -74,17 +74,19 @@ impl Prober {
         Ok(took)
     }
 
-    /// Asks without any pause as long as `goes_on`. Sorted.
+    /// Asks without any pause as long as `goes_on`, and shows each wait to `seen`.
     ///
     /// # Errors
-    /// As [`Prober::once`].
-    pub(super) fn at_once(&mut self, goes_on: impl Fn() -> bool) -> io::Result<Vec<u64>> {
-        let mut took = Vec::new();
+    /// As [`Prober::once`], and what `seen` finds wrong.
+    pub(super) fn at_once(
+        &mut self,
+        goes_on: impl Fn() -> bool,
+        mut seen: impl FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         while goes_on() {
-            took.push(self.once()?);
+            seen(self.once()?)?;
         }
-        took.sort_unstable();
-        Ok(took)
+        Ok(())
     }
 }
 

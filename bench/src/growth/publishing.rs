@@ -1,16 +1,18 @@
 //! How long a core stands still while a snapshot of many connectors is published.
 //!
 //! A proxy with many connectors, requests that flow, and one caller that asks, as fast as it is
-//! answered, what the core answers by itself: the longest of its waits is the longest that the core
-//! did nothing for it. Windows in which all manifests change and are published take turns with
-//! windows in which nothing happens, so that what the machine itself does can be told apart.
+//! answered, what the core answers by itself. What the kernel says of the core's thread before and
+//! after each wait tells how much of it was the core's: it worked at something else, or it wanted to
+//! work and another thread had its processor. Windows in which all manifests change and are
+//! published take turns with windows in which nothing happens.
 
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use anyhow::{Context as _, ensure};
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
@@ -20,6 +22,7 @@ use super::lanes;
 use super::prober::Prober;
 use super::{Bench, mild};
 use crate::compare::contenders::{Ours, road};
+use crate::compare::drive::Road;
 use crate::results::{Cost, Verdict};
 
 /// Measurements a repetition.
@@ -37,7 +40,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, apart: bool) -> anyhow::Result<Vec<
         move_away(&proxy)?;
     }
     let suffix = if apart { "-apart" } else { "" };
-    let (mut left_alone, mut published) = (Vec::new(), Vec::new());
+    let (mut alone, mut published) = (Vec::new(), Vec::new());
     for repetition in 1..=bench.flags.reps {
         let still = window(&proxy, count, || {
             thread::sleep(ALONE);
@@ -52,32 +55,103 @@ pub(super) fn measure(bench: &mut Bench<'_>, apart: bool) -> anyhow::Result<Vec<
             Ok(())
         })?;
         let step = format!("publishing{suffix} {repetition} {}", bench.name());
-        bench.steps.end(&step, &format!("{still:.0} µs left alone, {busy:.0} µs published"));
-        left_alone.push(still);
+        let (without, with) = (still.stall(), busy.stall());
+        bench.steps.end(&step, &format!("{without:.0} µs left alone, {with:.0} µs published"));
+        alone.push(still);
         published.push(busy);
     }
-    let still = bench.cost(format!("stall-left-alone{suffix}"), "us", left_alone);
-    let mut busy = bench.cost(format!("stall-published{suffix}"), "us", published);
-    busy.verdict = Some(Verdict {
+    let of = |case: &str, windows: &[Longest], pick: fn(&Longest) -> f64| {
+        bench.cost(format!("{case}{suffix}"), "us", windows.iter().map(pick).collect())
+    };
+    let mut stall = of("stall-published", &published, Longest::stall);
+    stall.verdict = Some(Verdict {
         must: format!("at most 1,000 µs while {count} connectors are published"),
-        figure: busy.median(),
+        figure: stall.median(),
         limit: 1000.0,
     });
-    Ok(vec![still, busy])
+    Ok(vec![
+        of("wait-left-alone", &alone, |longest| longest.wait),
+        of("wait-published", &published, |longest| longest.wait),
+        of("work-left-alone", &alone, |longest| longest.worked),
+        of("work-published", &published, |longest| longest.worked),
+        of("queue-left-alone", &alone, |longest| longest.queued),
+        of("queue-published", &published, |longest| longest.queued),
+        of("stall-left-alone", &alone, Longest::stall),
+        stall,
+    ])
 }
 
-/// The longest wait, in microseconds, while `happens`.
+/// The longest of a window, each by itself, in microseconds.
+#[derive(Default)]
+struct Longest {
+    /// From a question to its answer.
+    wait: f64,
+    /// What the core worked within one wait.
+    worked: f64,
+    /// How long it waited for its processor within one wait.
+    queued: f64,
+}
+
+impl Longest {
+    /// How long the core was kept from answering, whichever way.
+    fn stall(&self) -> f64 {
+        self.worked.max(self.queued)
+    }
+
+    fn see(&mut self, wait: u64, before: Spent, after: Spent) {
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        // More than the wait itself was not within it.
+        let within = |before: u64, after: u64| micros(after.saturating_sub(before).min(wait));
+        self.wait = self.wait.max(micros(wait));
+        self.worked = self.worked.max(within(before.worked, after.worked));
+        self.queued = self.queued.max(within(before.queued, after.queued));
+    }
+}
+
+/// What the kernel has counted of the core's thread, in nanoseconds: proc(5), `schedstat`.
+#[derive(Clone, Copy)]
+struct Spent {
+    worked: u64,
+    queued: u64,
+}
+
+impl Spent {
+    fn of(schedstat: &File) -> io::Result<Self> {
+        let mut text = [0; 64];
+        let count = schedstat.read_at(&mut text, 0)?;
+        let text = std::str::from_utf8(text.get(..count).unwrap_or_default());
+        let mut numbers = text.unwrap_or_default().split_ascii_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(worked)), Some(Ok(queued))) => Ok(Self { worked, queued }),
+            _ => Err(io::Error::other("the kernel does not count a thread's time")),
+        }
+    }
+}
+
+/// What was longest while something `happens`.
 fn window(
     proxy: &Ours,
     count: usize,
     happens: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Longest> {
     let going_on = AtomicBool::new(true);
     let goes_on = || going_on.load(Ordering::Relaxed);
+    let core = threads(proxy)?.into_iter().find(|(name, _)| name.starts_with("core-"));
+    let (_, core) = core.context("no core")?;
+    let schedstat = File::open(format!("/proc/{}/task/{core}/schedstat", proxy.process.id()))?;
     let mut of_the_core = Prober::of_the_core(&road(proxy.address, "c0"))?;
     of_the_core.once()?;
-    let waits = thread::scope(|scope| -> anyhow::Result<Vec<u64>> {
-        let probing = scope.spawn(|| of_the_core.at_once(goes_on));
+    thread::scope(|scope| -> anyhow::Result<Longest> {
+        let probing = scope.spawn(|| -> io::Result<Longest> {
+            let mut longest = Longest::default();
+            let mut before = Spent::of(&schedstat)?;
+            of_the_core.at_once(goes_on, |wait| {
+                let after = Spent::of(&schedstat)?;
+                longest.see(wait, std::mem::replace(&mut before, after), after);
+                Ok(())
+            })?;
+            Ok(longest)
+        });
         let flowing: Vec<_> = (0..FLOWS)
             .map(|number| {
                 let road = road(proxy.address, &format!("c{}", number * count / FLOWS));
@@ -87,18 +161,28 @@ fn window(
         let happened = happens();
         going_on.store(false, Ordering::Relaxed);
         let ended = || io::Error::other("a prober panicked");
-        let waits = probing.join().map_err(|_| ended())??;
+        let longest = probing.join().map_err(|_| ended())??;
         for flow in flowing {
             flow.join().map_err(|_| ended())?.context("a request while it was published")?;
         }
         happened?;
-        Ok(waits)
-    })?;
-    Ok(waits.last().copied().unwrap_or_default() as f64 / 1e3)
+        Ok(longest)
+    })
+}
+
+/// The names and numbers of the proxy's threads.
+fn threads(proxy: &Ours) -> anyhow::Result<Vec<(String, i32)>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", proxy.process.id()))? {
+        let thread = thread?;
+        let number = thread.file_name().to_string_lossy().parse()?;
+        found.push((fs::read_to_string(thread.path().join("comm"))?, number));
+    }
+    Ok(found)
 }
 
 /// HEADs with a token, by the clock; each must be answered as it should be.
-fn flow(road: &crate::compare::drive::Road, goes_on: impl Fn() -> bool) -> io::Result<()> {
+fn flow(road: &Road, goes_on: impl Fn() -> bool) -> io::Result<()> {
     let mut prober = Prober::of_heads(road)?;
     while goes_on() {
         prober.paced(PAUSE, PAUSE)?;
@@ -133,13 +217,11 @@ fn until(mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> 
 /// Moves all threads of the proxy but its core to this process's processors, where they give way.
 fn move_away(proxy: &Ours) -> anyhow::Result<()> {
     let ours: CpuSet = sched_getaffinity(None)?;
-    for thread in fs::read_dir(format!("/proc/{}/task", proxy.process.id()))? {
-        let thread = thread?;
-        if fs::read_to_string(thread.path().join("comm"))?.starts_with("core-") {
+    for (name, number) in threads(proxy)? {
+        if name.starts_with("core-") {
             continue;
         }
-        let number = thread.file_name().to_string_lossy().parse().ok();
-        let number = number.and_then(Pid::from_raw).context("a thread without a number")?;
+        let number = Pid::from_raw(number).context("a thread without a number")?;
         sched_setaffinity(Some(number), &ours)?;
         mild::thread(number)?;
     }
