@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use monoio::io::AsyncReadRent;
 use monoio::time::TimeDriver;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::pipe::SpliceFlags;
 
@@ -133,15 +134,29 @@ impl Socket {
         Ok(u64::try_from(count).unwrap_or(u64::MAX))
     }
 
-    /// Moves what fits of the content of `pipe` into this socket, or fails with `WouldBlock`.
-    /// `more` says that more is to follow at once, so that the kernel need not send a short packet.
-    pub(crate) fn try_splice_out(&self, pipe: &mut Pipe, more: bool) -> io::Result<()> {
+    /// Moves what fits of the first `limit` bytes in `pipe` into this socket, or fails with
+    /// `WouldBlock`. `more` says that more is to follow at once, so that the kernel need not send a
+    /// short packet.
+    pub(crate) fn try_splice_out(
+        &self,
+        pipe: &mut Pipe,
+        limit: usize,
+        more: bool,
+    ) -> io::Result<usize> {
         let more = if more { SpliceFlags::MORE } else { SpliceFlags::empty() };
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK | more;
-        let count = rustix::pipe::splice(pipe.reading(), None, self, None, pipe.held, flags)?;
+        let wanted = pipe.held.min(limit);
+        let count = rustix::pipe::splice(pipe.reading(), None, self, None, wanted, flags)?;
         pipe.held = pipe.held.saturating_sub(count);
         self.note(count);
-        Ok(())
+        Ok(count)
+    }
+
+    /// Whether a third of what the kernel buffers for this socket is free (poll(2), tcp(7)): then a
+    /// piece of a body is likely to fit.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut asked = [PollFd::new(self, PollFlags::OUT)];
+        !matches!(poll(&mut asked, Some(&Timespec::default())), Ok(0))
     }
 
     /// Waits until a receive can do something, or fails with `TimedOut` after `wait`.

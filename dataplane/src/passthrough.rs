@@ -177,8 +177,8 @@ impl Idle {
         };
         self.touch();
         while pipe.held > 0 {
-            match to.try_splice_out(pipe, false) {
-                Ok(()) => {
+            match to.try_splice_out(pipe, usize::MAX, false) {
+                Ok(_) => {
                     self.touch();
                     to.fairly().await;
                 }

@@ -2,16 +2,20 @@
 //!
 //! Pipes are scarce for a user without privileges: beyond `fs.pipe-user-pages-soft` (64 of 1 MiB)
 //! the kernel refuses to enlarge them and makes new ones of two pages (pipe(7)). So each core has a
-//! share; when half of it is in use pipes stay smaller, and when all of it is, bodies are copied.
-//! Every pipe begins small: only a body that keeps filling it gets a large one.
+//! share; when half of it is in use pipes stay smaller, when three quarters are they do not grow,
+//! and when all of it is, bodies are copied. Every pipe begins small: only a body that keeps
+//! filling it gets a large one.
 
 use std::cell::{Cell, RefCell};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, tee,
+};
 
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -20,6 +24,7 @@ use crate::limits::Limits;
 pub(crate) struct Pipes {
     counters: Arc<Counters>,
     idle: RefCell<Vec<Rc<Ends>>>,
+    lookout: RefCell<Option<Lookout>>,
     bytes: Cell<usize>,
     full_bytes: usize,
     budget_bytes: usize,
@@ -34,6 +39,14 @@ pub(crate) struct Pipe {
     pipes: Rc<Pipes>,
 }
 
+/// A pipe that shows what is in another one, so that some of it can be read before any of it has
+/// gone. Nothing is copied for that (tee(2)), and what need not be read is passed over.
+pub(crate) struct Lookout {
+    ends: Ends,
+    nowhere: File,
+    held: usize,
+}
+
 struct Ends {
     reading: OwnedFd,
     writing: OwnedFd,
@@ -46,6 +59,7 @@ impl Pipes {
         Rc::new(Self {
             counters: Arc::clone(counters),
             idle: RefCell::default(),
+            lookout: RefCell::default(),
             bytes: Cell::new(0),
             full_bytes: limits.pipe_bytes,
             budget_bytes: limits.pipe_bytes_per_core,
@@ -72,6 +86,65 @@ impl Pipes {
         self.bytes.set(self.bytes.get() + ends.bytes.get());
         Some(Rc::new(ends))
     }
+
+    /// As large as a body's pipe can be, so that all of that is seen at once.
+    fn make_lookout(&self) -> Option<Lookout> {
+        let wanted = self.bytes_max(self.bytes.get());
+        if self.bytes.get() + wanted > self.budget_bytes {
+            return None;
+        }
+        let nowhere = OpenOptions::new().write(true).open("/dev/null").ok()?;
+        let ends = made().ok()?;
+        // Refused beyond the limits of pipe(7): less is seen at once.
+        let _ = fcntl_setpipe_size(&ends.writing, wanted);
+        ends.bytes.set(fcntl_getpipe_size(&ends.writing).ok()?);
+        self.bytes.set(self.bytes.get() + ends.bytes.get());
+        Some(Lookout { ends, nowhere, held: 0 })
+    }
+
+    /// How large a pipe may be, beside `others` bytes of pipes.
+    fn bytes_max(&self, others: usize) -> usize {
+        let plenty = others + self.full_bytes <= self.budget_bytes / 2;
+        if plenty { self.full_bytes } else { self.full_bytes / SMALLER }
+    }
+
+    /// Takes a pipe that will be closed out of the budget.
+    fn forget(&self, ends: &Ends) {
+        self.bytes.set(self.bytes.get().saturating_sub(ends.bytes.get()));
+    }
+}
+
+impl Lookout {
+    /// Shows the front of what is in `pipe`, and says how much of it.
+    pub(crate) fn show(&mut self, pipe: &Pipe) -> io::Result<usize> {
+        let flags = SpliceFlags::NONBLOCK;
+        let count = tee(&pipe.ends.reading, &self.ends.writing, pipe.held, flags)?;
+        self.held += count;
+        Ok(count)
+    }
+
+    /// Reads what is shown next, and no more than that; 0 when all of it was.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.held == 0 {
+            return Ok(0);
+        }
+        let count = rustix::io::read(&self.ends.reading, into)?;
+        self.held = self.held.saturating_sub(count);
+        Ok(count)
+    }
+
+    /// Passes over the next `count` bytes, or all that are left.
+    pub(crate) fn skip(&mut self, count: usize) -> io::Result<()> {
+        let until = self.held.saturating_sub(count);
+        while self.held > until {
+            let (flags, wanted) = (SpliceFlags::NONBLOCK, self.held - until);
+            match splice(&self.ends.reading, None, &self.nowhere, None, wanted, flags)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                passed => self.held = self.held.saturating_sub(passed),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Pipe {
@@ -91,13 +164,13 @@ impl Pipe {
         self.ends.bytes.get()
     }
 
-    /// Makes it as large as the budget allows, if it is not.
-    pub(crate) fn grow(&mut self) {
+    /// Makes it as large as `bytes`, or what the budget allows of that, if it is smaller.
+    pub(crate) fn grow(&mut self, bytes: usize) {
         let (own, pipes) = (self.bytes(), &self.pipes);
         let others = pipes.bytes.get().saturating_sub(own);
-        let plenty = others + pipes.full_bytes <= pipes.budget_bytes / 2;
-        let wanted = if plenty { pipes.full_bytes } else { pipes.full_bytes / SMALLER };
-        if own < wanted && others + wanted <= pipes.budget_bytes {
+        let wanted = bytes.min(pipes.bytes_max(others));
+        // What is left then is for those that are still to be made.
+        if own < wanted && others + wanted <= pipes.budget_bytes / 4 * 3 {
             self.resize(wanted);
         }
     }
@@ -106,6 +179,30 @@ impl Pipe {
     pub(crate) fn shrink(&mut self) {
         if self.held == 0 && self.bytes() > BYTES_MIN {
             self.resize(BYTES_MIN);
+        }
+    }
+
+    /// Takes bytes out of it into `into`; 0 when it is empty.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.held == 0 {
+            return Ok(0);
+        }
+        let count = rustix::io::read(&self.ends.reading, into)?;
+        self.held = self.held.saturating_sub(count);
+        Ok(count)
+    }
+
+    /// Borrows the core's lookout, empty; [`Pipe::keep`] gives it back. `None`: there is none to be
+    /// had.
+    pub(crate) fn lookout(&self) -> Option<Lookout> {
+        self.pipes.lookout.take().or_else(|| self.pipes.make_lookout())
+    }
+
+    /// Keeps `lookout` for the next one who asks, if it is empty.
+    pub(crate) fn keep(&self, lookout: Lookout) {
+        match lookout.held {
+            0 => drop(self.pipes.lookout.replace(Some(lookout))),
+            _ => self.pipes.forget(&lookout.ends),
         }
     }
 
@@ -124,7 +221,7 @@ impl Drop for Pipe {
         if self.held == 0 {
             self.pipes.idle.borrow_mut().push(Rc::clone(&self.ends));
         } else {
-            self.pipes.bytes.set(self.pipes.bytes.get().saturating_sub(self.bytes()));
+            self.pipes.forget(&self.ends);
         }
     }
 }
@@ -159,12 +256,12 @@ mod tests {
         let pipes = pipes(2 << 20);
         let grown = || {
             let mut pipe = pipes.borrow()?;
-            pipe.grow();
+            pipe.grow(usize::MAX);
             Some(pipe)
         };
         let borrowed: Vec<Pipe> = std::iter::from_fn(grown).collect();
         let sizes: Vec<usize> = borrowed.iter().map(|pipe| pipe.bytes() >> 10).collect();
-        assert_eq!(sizes, [1024, 256, 256, 256, 256]);
+        assert_eq!(sizes, [1024, 256, 256, 64, 64, 64, 64, 64, 64, 64, 64]);
         assert_eq!(pipes.bytes.get(), 2 << 20);
     }
 
@@ -173,13 +270,47 @@ mod tests {
         let pipes = pipes(4 << 20);
         let mut pipe = pipes.borrow().unwrap();
         assert_eq!(pipe.bytes(), BYTES_MIN);
-        pipe.grow();
+        pipe.grow(usize::MAX);
         pipe.held = 1;
         pipe.shrink();
         assert_eq!(pipe.bytes(), 1 << 20, "not while it holds something");
         pipe.held = 0;
         pipe.shrink();
         assert_eq!((pipe.bytes(), pipes.bytes.get()), (BYTES_MIN, BYTES_MIN));
+    }
+
+    #[test]
+    fn a_lookout_shows_what_is_in_a_pipe_and_takes_nothing_out_of_it() {
+        let pipes = pipes(4 << 20);
+        let mut pipe = pipes.borrow().unwrap();
+        pipe.held = rustix::io::write(pipe.writing(), b"head, payload, head").unwrap();
+        let mut lookout = pipe.lookout().unwrap();
+        assert_eq!(lookout.show(&pipe).unwrap(), 19);
+        let mut seen = [0; 4];
+        assert_eq!(lookout.read(&mut seen).unwrap(), 4);
+        assert_eq!(&seen, b"head");
+        lookout.skip(11).unwrap();
+        assert_eq!(lookout.read(&mut seen).unwrap(), 4);
+        assert_eq!((&seen, lookout.read(&mut seen).unwrap()), (b"head", 0));
+        let mut all = [0; 32];
+        assert_eq!(pipe.read(&mut all).unwrap(), 19);
+        assert_eq!((&all[..19], pipe.held), (&b"head, payload, head"[..], 0));
+        assert_eq!(pipe.read(&mut all).unwrap(), 0, "and does not wait for more");
+    }
+
+    #[test]
+    fn a_lookout_is_kept_while_empty_and_counts_like_any_pipe() {
+        let pipes = pipes(4 << 20);
+        let mut pipe = pipes.borrow().unwrap();
+        pipe.keep(pipe.lookout().unwrap());
+        assert_eq!(pipes.bytes.get(), BYTES_MIN + (1 << 20));
+        let mut lookout = pipe.lookout().unwrap();
+        assert_eq!(pipes.bytes.get(), BYTES_MIN + (1 << 20), "the same again");
+        pipe.held = rustix::io::write(pipe.writing(), b"rest").unwrap();
+        lookout.show(&pipe).unwrap();
+        pipe.keep(lookout);
+        assert_eq!(pipes.bytes.get(), BYTES_MIN, "one that is not empty is closed");
+        assert!(self::pipes(BYTES_MIN).borrow().unwrap().lookout().is_none(), "within the budget");
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::rewrite::Outbound;
 use crate::transport::{Transport, UNBOUNDED};
 use crate::worker::Core;
 
+mod lookahead;
 mod passage;
 mod sink;
 mod splice;
@@ -276,6 +277,11 @@ impl Reading<'_> {
 
     async fn read_more(&mut self) -> Result<(), Unanswered> {
         let begun = !self.buffer.is_empty();
+        if let Transport::Plain(socket) = self.transport {
+            // Nothing is held ready for an answer that may be as long in coming as its upload; what
+            // is wrong with the connection the read will say.
+            let _ = socket.readable(UNBOUNDED).await;
+        }
         match self.transport.read(self.buffer.spare(), UNBOUNDED).await {
             Ok(count) if count > 0 => {
                 self.buffer.note_read(count);

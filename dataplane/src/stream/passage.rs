@@ -62,6 +62,7 @@ impl Passage<'_> {
             self;
         let mut sink = Sink::new(to, head, framing, chunked_out, moved, bytes_max, limits);
         let mut block = None;
+        let mut splice_from = 0;
         loop {
             let (consumed, done) = sink.take(input.filled()).await?;
             input.consume(consumed);
@@ -77,8 +78,14 @@ impl Passage<'_> {
                 continue;
             }
             input.release();
-            if spliced(from, &mut sink, pipes).await? {
+            if moved.get() >= splice_from && spliced(from, &mut sink, input, pipes).await? {
                 return Ok(());
+            }
+            if !input.is_empty() {
+                if input.filled().len() > ODD_BYTES_MAX {
+                    splice_from = moved.get() + COPIED_AFTER_ODD_BYTES;
+                }
+                continue;
             }
             let wanted = sink.wanted();
             let block = block.get_or_insert_with(|| Block::new(wanted.min(FIRST_BLOCK_BYTES)));
@@ -103,7 +110,14 @@ fn check_end(sink: &mut Sink<'_>, count: usize) -> Result<(), Broken> {
 }
 
 /// Lets as much of the body as may go from socket to socket unseen do so. `true`: that was all.
-async fn spliced(from: &Transport, sink: &mut Sink<'_>, pipes: &Rc<Pipes>) -> Result<bool, Broken> {
+///
+/// What was taken and may not is in `input` afterwards.
+async fn spliced(
+    from: &Transport,
+    sink: &mut Sink<'_>,
+    input: &mut Buffer,
+    pipes: &Rc<Pipes>,
+) -> Result<bool, Broken> {
     let (Transport::Plain(from), Some(to)) = (from, sink.socket()) else {
         return Ok(false);
     };
@@ -115,7 +129,7 @@ async fn spliced(from: &Transport, sink: &mut Sink<'_>, pipes: &Rc<Pipes>) -> Re
     if sink.may_splice_chunks()
         && let Some(mut pipe) = pipes.borrow()
     {
-        splice::chunks(from, to, &mut pipe, sink).await?;
+        splice::chunks(from, to, &mut pipe, sink, input).await?;
     }
     Ok(false)
 }
@@ -124,6 +138,10 @@ async fn read(from: &Transport, into: &mut [u8], limits: &Limits) -> Result<usiz
     from.read(into, limits.body_progress_wait).await.map_err(|_| Broken::SourceEnded)
 }
 
+/// More than this behind what could be spliced is no last chunk: chunks that may not pass unseen
+/// came between those that may. It is cheaper to copy the next ones, too.
+const ODD_BYTES_MAX: usize = 4 << 10;
+const COPIED_AFTER_ODD_BYTES: u64 = 8 << 20;
 /// A body's first block; it grows while reads fill it.
 const FIRST_BLOCK_BYTES: usize = 16 << 10;
 const BLOCK_GROWTH: usize = 4;

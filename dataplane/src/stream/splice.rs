@@ -1,17 +1,21 @@
 //! Bodies from socket to socket without being copied: page references move through a pipe
 //! (splice(2)).
 //!
-//! Exactly the length or the chunk is taken, never more, so what follows stays in the socket. A
-//! transfer never holds more than a pipe: a slow receiver holds its sender back.
+//! Of a known length exactly that is taken; of chunks whole pieces are, and what may not pass as it
+//! is comes back to be copied. A transfer never holds more than a pipe: a slow receiver holds its
+//! sender back.
 
 use std::cell::Cell;
 use std::io;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use super::lookahead::{self, HEAD_BYTES_MAX, PIPED_BYTES_MIN};
 use super::passage::Broken;
 use super::sink::Sink;
-use crate::body::{ChunkPlace, Step};
-use crate::io::Socket;
+use crate::body::ChunkPlace;
+use crate::buffer::Buffer;
+use crate::io::{Socket, until};
 use crate::limits::Limits;
 use crate::pipes::{BYTES_MIN, Pipe};
 
@@ -26,14 +30,56 @@ pub(super) async fn length(
 ) -> Result<(), Broken> {
     let mut piece = Piece::default();
     while left > 0 {
+        let paused = piece.await_room(to, limits).await?;
         let count = fill(from, pipe, left.min(piece.bytes), limits).await?;
         left = left.saturating_sub(count);
         // From here on the receiver may see it.
         moved.set(moved.get() + count);
-        let waited = drain(to, pipe, left > 0, limits).await?;
-        piece.adapt(count, waited, pipe);
+        let waited = drain(to, pipe, pipe.held, left > 0, limits).await?;
+        piece.adapt(count, paused + waited, pipe);
     }
     Ok(())
+}
+
+/// Moves chunk after chunk, each with its head, as long as heads are written as we would write
+/// them: then the same bytes may pass that we would send. Where anything else stands next it ends
+/// with an empty pipe; what was taken and may not pass is in `input` then, and the decoder has seen
+/// all that has gone.
+pub(super) async fn chunks(
+    from: &Socket,
+    to: &Socket,
+    pipe: &mut Pipe,
+    sink: &mut Sink<'_>,
+    input: &mut Buffer,
+) -> Result<(), Broken> {
+    match pipe.lookout() {
+        Some(lookout) => pipe.keep(lookout),
+        None => return Ok(()),
+    }
+    let limits = sink.limits;
+    let mut piece = Piece::default();
+    let mut least = PIPED_BYTES_MIN;
+    loop {
+        match sink.decoder.chunk_place() {
+            Some(ChunkPlace::Data(left)) if left >= least => {}
+            Some(ChunkPlace::Head | ChunkPlace::AfterData) if is_next_large(from, sink).await? => {}
+            _ => return Ok(()),
+        }
+        if sink.decoder.chunk_place() == Some(ChunkPlace::Head) {
+            sink.settle().await?;
+        }
+        least = 0;
+        let paused = piece.await_room(to, limits).await?;
+        let count = fill(from, pipe, piece.bytes, limits).await?;
+        let passable = lookahead::passable(pipe, sink)?;
+        // A sender that is behind may pause now, and the receiver shall have what there is.
+        let more = pipe.held > passable || piece.is_filled_by(count);
+        let waited = drain(to, pipe, passable, more, limits).await?;
+        if pipe.held > 0 {
+            return spill(pipe, input);
+        }
+        piece.adapt(count, paused + waited, pipe);
+    }
 }
 
 /// How much is taken at a time: what a receiver does not take stays in the pipe. Large for who
@@ -42,130 +88,67 @@ struct Piece {
     bytes: u64,
     /// How many in a row were full, and taken without delay.
     full: u32,
+    /// What its receiver took since it last made us wait.
+    taken: u64,
 }
 
 impl Default for Piece {
     fn default() -> Self {
-        Self { bytes: BYTES_MIN as u64, full: 0 }
+        Self { bytes: BYTES_MIN as u64, full: 0, taken: 0 }
     }
 }
 
 impl Piece {
+    /// Waits until the receiver has room, and says for how long; one that has taken much at once
+    /// need not be asked. What is in the pipe stays there until it has, and that may be long.
+    async fn await_room(&self, to: &Socket, limits: &Limits) -> Result<Duration, Broken> {
+        if self.taken >= PROVEN_BYTES || to.has_room() {
+            return Ok(Duration::ZERO);
+        }
+        let since = Instant::now();
+        to.writable(limits.body_progress_wait).await.map_err(|_| Broken::SinkGone)?;
+        Ok(since.elapsed())
+    }
+
+    /// A pipe may be full of small packets with less in it than asked for.
+    fn is_filled_by(&self, count: u64) -> bool {
+        count > self.bytes / 2
+    }
+
     /// `count` bytes went through `pipe`, and `waited` for their receiver.
     fn adapt(&mut self, count: u64, waited: Duration, pipe: &mut Pipe) {
         if waited >= SLOW_WAIT {
-            *self = Self { bytes: SLOW_PIECE_BYTES, full: 0 };
+            *self = Self { bytes: SLOW_PIECE_BYTES, ..Self::default() };
             pipe.shrink();
             return;
         }
-        // A pipe may be full of small packets with less in it than asked for.
-        self.full = if count > self.bytes / 2 { self.full + 1 } else { self.full };
+        self.taken = self.taken.saturating_add(count);
+        self.full = if self.is_filled_by(count) { self.full + 1 } else { self.full };
         if self.full >= PIECES_UNTIL_LARGER {
             self.full = 0;
-            if self.bytes * 2 > pipe.bytes() as u64 {
-                pipe.grow();
-            }
-            self.bytes = (self.bytes * 2).min(pipe.bytes() as u64);
+            let proven = self.taken >= PROVEN_BYTES;
+            let most = if proven { usize::MAX } else { UNPROVEN_PIECE_BYTES };
+            let larger = usize::try_from(self.bytes * LARGER).unwrap_or(usize::MAX).min(most);
+            pipe.grow(larger);
+            self.bytes = larger.min(pipe.bytes()) as u64;
         }
     }
 }
 
-/// Moves chunk after chunk, each with its head, as long as heads are written as we would write
-/// them: then the same bytes may pass that we would send. Ends with an empty pipe where anything
-/// else stands next; the decoder has then seen all that has gone.
-pub(super) async fn chunks(
-    from: &Socket,
-    to: &Socket,
-    pipe: &mut Pipe,
-    sink: &mut Sink<'_>,
-) -> Result<(), Broken> {
-    if sink.decoder.chunk_place() == Some(ChunkPlace::Head) {
-        sink.settle().await?;
-    }
-    let begun = sink.moved.get();
-    loop {
-        if sink.moved.get() - begun >= CHUNKED_UNTIL_LARGER {
-            pipe.grow();
-        }
-        let framing = match sink.decoder.chunk_place() {
-            Some(ChunkPlace::Data(_)) => 0,
-            Some(ChunkPlace::Head | ChunkPlace::AfterData) => {
-                match next_head(from, to, pipe, sink).await? {
-                    Some(length) => length,
-                    None => break,
-                }
-            }
-            _ => break,
-        };
-        one_chunk(from, to, pipe, sink, framing).await?;
-    }
-    drain(to, pipe, false, sink.limits).await?;
-    Ok(())
-}
-
-/// Looks at the head of the next chunk without taking it. `None`: it is not one that may pass.
-async fn next_head(
-    from: &Socket,
-    to: &Socket,
-    pipe: &mut Pipe,
-    sink: &mut Sink<'_>,
-) -> Result<Option<u64>, Broken> {
+/// Looks at what comes next without taking it: whether it is a chunk that is worth a pipe.
+async fn is_next_large(from: &Socket, sink: &Sink<'_>) -> Result<bool, Broken> {
     let mut peeked = [0; HEAD_BYTES_MAX];
-    let count = loop {
+    loop {
         match from.try_peek(&mut peeked) {
             Ok(0) => return Err(Broken::SourceEnded),
-            Ok(count) => break count,
-            Err(error) if is_blocked(&error) => {
-                // While there is nothing to take the receiver gets what is there.
-                drain(to, pipe, false, sink.limits).await?;
-                await_readable(from, sink.limits).await?;
-            }
-            Err(_) => return Err(Broken::SourceEnded),
-        }
-    };
-    let peeked = peeked.get(..count).unwrap_or_default();
-    let mut ahead = sink.decoder;
-    let Ok(Step::Skip(length)) = ahead.step(peeked) else { return Ok(None) };
-    let head = peeked.get(..length).unwrap_or_default();
-    match ahead.chunk_place() {
-        Some(ChunkPlace::Data(size)) if size >= CHUNK_BYTES_MIN && is_canonical(head) => {
-            sink.decoder = ahead;
-            Ok(Some(length as u64))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Moves `framing` bytes that the decoder has seen, and the rest of the chunk after them.
-async fn one_chunk(
-    from: &Socket,
-    to: &Socket,
-    pipe: &mut Pipe,
-    sink: &mut Sink<'_>,
-    mut framing: u64,
-) -> Result<(), Broken> {
-    while let Some(ChunkPlace::Data(left)) = sink.decoder.chunk_place() {
-        if pipe.held >= pipe.bytes() / 2 {
-            drain(to, pipe, true, sink.limits).await?;
-        }
-        match from.try_splice_in(pipe, framing + left) {
-            Ok(0) => return Err(Broken::SourceEnded),
             Ok(count) => {
-                let payload = count.saturating_sub(framing);
-                framing = framing.saturating_sub(count);
-                sink.note_moved(payload)?;
-                sink.decoder.advance(payload);
-            }
-            // Nothing to take just now, or no slot left in the pipe.
-            Err(error) if is_blocked(&error) && pipe.held > 0 => {
-                drain(to, pipe, false, sink.limits).await?;
+                let peeked = peeked.get(..count).unwrap_or_default();
+                return Ok(lookahead::is_worth_a_pipe(peeked, sink));
             }
             Err(error) if is_blocked(&error) => await_readable(from, sink.limits).await?,
             Err(_) => return Err(Broken::SourceEnded),
         }
     }
-    sink.note_chunk_end();
-    Ok(())
 }
 
 /// Takes up to `left` bytes into the empty pipe.
@@ -180,22 +163,33 @@ async fn fill(from: &Socket, pipe: &mut Pipe, left: u64, limits: &Limits) -> Res
     }
 }
 
-/// Empties the pipe into the receiver, and says how long that made us wait.
+/// Moves the first `left` bytes in the pipe to the receiver, and says how long that made us wait.
 async fn drain(
     to: &Socket,
     pipe: &mut Pipe,
+    mut left: usize,
     more: bool,
     limits: &Limits,
 ) -> Result<Duration, Broken> {
-    let mut waited = Duration::ZERO;
-    while pipe.held > 0 {
-        match to.try_splice_out(pipe, more) {
-            Ok(()) => to.fairly().await,
-            Err(error) if is_blocked(&error) => {
+    let (mut waited, mut stalled) = (Duration::ZERO, Duration::ZERO);
+    while left > 0 {
+        match to.try_splice_out(pipe, left, more) {
+            Ok(count) => {
+                left = left.saturating_sub(count);
+                stalled = Duration::ZERO;
+                to.fairly().await;
+            }
+            Err(error) if is_blocked(&error) && stalled < limits.body_progress_wait => {
                 let since = Instant::now();
-                let writable = to.writable(limits.body_progress_wait).await;
-                writable.map_err(|_| Broken::SinkGone)?;
-                waited += since.elapsed();
+                // The kernel wakes us when a third of its buffer is free. That may be megabytes
+                // away where a few bytes would fit, and meanwhile they are held here.
+                let wait = limits.body_progress_wait.saturating_sub(stalled);
+                let writable = pin!(to.writable(wait));
+                if let Some(Err(_)) = until(RETRY_AFTER, writable, || false).await {
+                    return Err(Broken::SinkGone);
+                }
+                let wait = since.elapsed();
+                (waited, stalled) = (waited + wait, stalled + wait);
             }
             Err(_) => return Err(Broken::SinkGone),
         }
@@ -203,17 +197,19 @@ async fn drain(
     Ok(waited)
 }
 
-async fn await_readable(from: &Socket, limits: &Limits) -> Result<(), Broken> {
-    from.readable(limits.body_progress_wait).await.map_err(|_| Broken::SourceEnded)
+/// Copies what is left in the pipe into `input`.
+fn spill(pipe: &mut Pipe, input: &mut Buffer) -> Result<(), Broken> {
+    while pipe.held > 0 {
+        match pipe.read(input.spare()) {
+            Ok(count @ 1..) => input.note_read(count),
+            _ => return Err(Broken::SourceEnded),
+        }
+    }
+    Ok(())
 }
 
-/// Whether a head is what we would write ourselves: after the last chunk's CR LF, lower-case digits
-/// without a leading zero and nothing else.
-fn is_canonical(head: &[u8]) -> bool {
-    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-    let Some(digits) = head.strip_suffix(b"\r\n") else { return false };
-    let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    digits.first() != Some(&b'0') && digits.iter().all(digit)
+async fn await_readable(from: &Socket, limits: &Limits) -> Result<(), Broken> {
+    from.readable(limits.body_progress_wait).await.map_err(|_| Broken::SourceEnded)
 }
 
 fn is_blocked(error: &io::Error) -> bool {
@@ -222,28 +218,50 @@ fn is_blocked(error: &io::Error) -> bool {
 
 /// A receiver that takes nothing for so long is slow.
 const SLOW_WAIT: Duration = Duration::from_millis(100);
+/// When a receiver that takes nothing is tried again, about.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// What a slow receiver gets at a time.
 const SLOW_PIECE_BYTES: u64 = 16 << 10;
-/// How many full pieces in a row make the next ones larger.
-const PIECES_UNTIL_LARGER: u32 = 8;
-/// How much of a chunked body makes its pipe larger.
-const CHUNKED_UNTIL_LARGER: u64 = 512 << 10;
-/// CR LF, sixteen digits, CR LF.
-const HEAD_BYTES_MAX: usize = 20;
-/// Below it a look and a splice cost more than the copy.
-const CHUNK_BYTES_MIN: u64 = 16 << 10;
+/// What the kernel's buffers may take at once for whoever is slow: only who has taken more is known
+/// to keep up.
+const PROVEN_BYTES: u64 = 4 << 20;
+/// What is taken at most for a receiver that is not known to keep up.
+const UNPROVEN_PIECE_BYTES: usize = 256 << 10;
+/// How many full pieces make the next ones larger, and by how much.
+const PIECES_UNTIL_LARGER: u32 = 2;
+const LARGER: u64 = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::pipes::Pipes;
+
+    /// What a receiver gets at a time after it has taken `pieces` full ones, each after `waited`.
+    fn piece_after(pieces: usize, waited: Duration) -> (u64, usize) {
+        let limits = Limits {
+            pipe_bytes: 1 << 20,
+            pipe_bytes_per_core: 8 << 20,
+            ..crate::fuzzing::limits()
+        };
+        let pipes: Rc<Pipes> = Pipes::new(&limits, &Arc::default());
+        let mut pipe = pipes.borrow().unwrap();
+        let mut piece = Piece::default();
+        for _ in 0..pieces {
+            piece.adapt(piece.bytes, waited, &mut pipe);
+        }
+        (piece.bytes >> 10, pipe.bytes() >> 10)
+    }
 
     #[test]
-    fn only_a_head_that_we_would_write_ourselves_may_pass() {
-        for good in ["8000\r\n", "\r\n8000\r\n", "1f\r\n"] {
-            assert!(is_canonical(good.as_bytes()), "{good:?}");
-        }
-        for bad in ["08000\r\n", "1F\r\n", "8000;a=b\r\n", "0\r\n", "8000", "\r\n"] {
-            assert!(!is_canonical(bad.as_bytes()) || bad == "\r\n", "{bad:?}");
-        }
+    fn only_a_receiver_that_keeps_up_gets_large_pieces() {
+        let at_once = Duration::ZERO;
+        assert_eq!(piece_after(0, at_once), (64, 64));
+        assert_eq!(piece_after(2, at_once), (256, 256));
+        assert_eq!(piece_after(10, at_once), (256, 256), "what sockets hold says nothing");
+        assert_eq!(piece_after(24, at_once), (1024, 1024));
+        assert_eq!(piece_after(24, SLOW_WAIT), (16, 64));
     }
 }
