@@ -74,6 +74,8 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
         }
     };
     inbound.buffer.consume(parsed.length);
+    // However long the exchange takes, it holds no room for the next head.
+    inbound.buffer.release();
     note(&parsed, &mut record, core);
     let is_old =
         |tunnel: &Rc<Interception>| tunnel.since.elapsed() >= core.limits.interception_age_max;
