@@ -5,9 +5,13 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+use rustix::process::Uid;
+use rustix::thread::set_thread_uid;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -240,4 +244,65 @@ fn two_hundred_uploads_at_once_pass_without_privileges() {
     let arrived = registry.requests();
     assert_eq!(arrived.len(), 200);
     assert!(arrived.iter().all(|seen| seen.complete && seen.body == body));
+}
+
+#[test]
+fn where_no_pipe_is_to_be_had_bodies_are_copied_and_arrive() {
+    if lacking(&["setpriv"]) {
+        return;
+    }
+    let user = 66_000 + std::process::id() % 4_000;
+    // The user has nothing left for the program that is to run as this user.
+    let taken = every_pipe_of(user);
+    let blob = noise(78, 3 << 20);
+    let served = blob.clone();
+    let registry = FakeRegistry::answering(move |seen| match seen.method == "GET" {
+        true => answer(200, "Content-Type: application/octet-stream\r\n", &served),
+        false => answer(201, "", b""),
+    });
+    let manifests = Manifests::for_registry(&registry.url());
+    let proxy = Proxy::start_as(user, &manifests, &[]);
+    let digest = "b".repeat(64);
+    let mut caller = proxy.caller();
+    caller.send(&request("GET", &format!("{PREFIX}/team/app/blobs/sha256:{digest}"), ""));
+    assert!(caller.answer().expect("an answer").body == blob, "a pull");
+
+    let target = format!("{PREFIX}/team/app/blobs/uploads/1?digest=sha256:{digest}");
+    let lengthy = format!("Content-Length: {}\r\n", blob.len());
+    let chunked: Vec<u8> = blob
+        .chunks(CHUNK)
+        .flat_map(|data| [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat())
+        .chain(*b"0\r\n\r\n")
+        .collect();
+    for (field, body) in [(lengthy.as_str(), &blob), ("Transfer-Encoding: chunked\r\n", &chunked)] {
+        caller.send(&request("PUT", &target, field));
+        caller.send(body);
+        assert_eq!(caller.answer().expect("an answer").status, 201);
+        let seen = registry.requests().pop().expect("a request");
+        assert!(seen.complete && seen.body == blob, "{field}");
+    }
+    assert_eq!(proxy.metric("pipes_lent_total"), Some(0.0));
+    assert!(proxy.metric("pipes_refused_total").is_some_and(|refused| refused >= 3.0));
+    drop(taken);
+}
+
+/// All that `user` may have of pipes (`fs.pipe-user-pages-soft`, pipe(7)), held.
+fn every_pipe_of(user: u32) -> Vec<(OwnedFd, OwnedFd)> {
+    let take = move || {
+        // This thread alone becomes that user, without privileges.
+        set_thread_uid(Uid::from_raw(user)).expect("another user");
+        let mut taken = Vec::new();
+        loop {
+            let pipe = rustix::pipe::pipe().expect("a pipe");
+            // Beyond the limit a new one has two pages.
+            let full = fcntl_getpipe_size(&pipe.1).expect("its size") < 64 << 10;
+            // What is left may not be enough for a large one.
+            let _ = fcntl_setpipe_size(&pipe.1, 1 << 20);
+            taken.push(pipe);
+            if full {
+                return taken;
+            }
+        }
+    };
+    thread::spawn(take).join().expect("pipes")
 }

@@ -59,13 +59,18 @@ impl Proxy {
     /// The same as a user of its own, who has nothing else on this machine; `setpriv` and root are
     /// needed for it.
     pub(crate) fn start_as_a_user(manifests: &Manifests, flags: &[&str]) -> Self {
+        Self::start_as(61_000 + std::process::id() % 4_000, manifests, flags)
+    }
+
+    /// The same as the user with the number `user`.
+    pub(crate) fn start_as(user: u32, manifests: &Manifests, flags: &[&str]) -> Self {
         Self::start_through(manifests, flags, |scratch| {
             // That user may enter neither the build's folder nor, so far, ours.
             let program = scratch.join("harbor-connector");
             fs::copy(PROGRAM, &program).expect("a copy of the program");
             let open = fs::Permissions::from_mode(0o755);
             fs::set_permissions(scratch, open).expect("an open folder");
-            let user = (61_000 + std::process::id() % 4_000).to_string();
+            let user = user.to_string();
             let mut command = Command::new("setpriv");
             command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(program);
             command
