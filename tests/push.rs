@@ -349,6 +349,34 @@ fn chunks_of_every_size_and_spelling_arrive_byte_for_byte() {
 }
 
 #[test]
+fn what_follows_a_body_of_chunks_at_once_is_the_next_request() {
+    let registry = FakeRegistry::answering(|_| {
+        answer(202, "Location: /v2/team/app/blobs/uploads/1?_state=a\r\nRange: 0-9\r\n", b"")
+    });
+    let proxy = Proxy::in_front_of(&registry);
+    let target = format!("{PREFIX}/team/app/blobs/uploads/1?_state=a");
+    let mut caller = proxy.caller();
+    let data = noise(5, 32 << 10);
+    let mut bytes = Vec::new();
+    // More than sockets and pipes take at once, so that some of each lies behind the one before.
+    for chunks in [1, 40, 120, 3] {
+        bytes.extend(request("PATCH", &target, "Transfer-Encoding: chunked\r\n").into_bytes());
+        for _ in 0..chunks {
+            bytes.extend([b"8000\r\n", data.as_slice(), b"\r\n"].concat());
+        }
+        bytes.extend(b"0\r\n\r\n");
+        bytes.extend(upload("PATCH", &target, "with a length").as_bytes());
+    }
+    caller.send(bytes);
+    for _ in 0..8 {
+        assert_eq!(caller.answer().expect("an answer").status, 202);
+    }
+    let lengths: Vec<usize> = registry.requests().iter().map(|seen| seen.body.len()).collect();
+    assert_eq!(lengths, [1, 40, 120, 3].map(|chunks| [chunks << 15, 13]).concat());
+    assert!(registry.requests().iter().all(|seen| seen.complete));
+}
+
+#[test]
 fn a_caller_that_waits_for_100_continue_gets_it_once_and_only_when_it_may_go_on() {
     let registry = FakeRegistry::answering(|_| answer(201, "", b""));
     let proxy = Proxy::in_front_of(&registry);

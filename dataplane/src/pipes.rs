@@ -2,8 +2,9 @@
 //!
 //! Pipes are scarce for a user without privileges: beyond `fs.pipe-user-pages-soft` (64 of 1 MiB)
 //! the kernel refuses to enlarge them and makes new ones of two pages (pipe(7)). So each core has a
-//! share; when half of it is in use pipes stay smaller, and when all of it is, bodies are copied.
-//! Every pipe begins small: only a body that keeps filling it gets a large one.
+//! share; when half of it is in use pipes stay smaller, when three quarters are they do not grow,
+//! and when all of it is, bodies are copied. Every pipe begins small: only a body that keeps
+//! filling it gets a large one.
 
 use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
@@ -168,7 +169,8 @@ impl Pipe {
         let (own, pipes) = (self.bytes(), &self.pipes);
         let others = pipes.bytes.get().saturating_sub(own);
         let wanted = bytes.min(pipes.bytes_max(others));
-        if own < wanted && others + wanted <= pipes.budget_bytes {
+        // What is left then is for those that are still to be made.
+        if own < wanted && others + wanted <= pipes.budget_bytes / 4 * 3 {
             self.resize(wanted);
         }
     }
@@ -259,7 +261,7 @@ mod tests {
         };
         let borrowed: Vec<Pipe> = std::iter::from_fn(grown).collect();
         let sizes: Vec<usize> = borrowed.iter().map(|pipe| pipe.bytes() >> 10).collect();
-        assert_eq!(sizes, [1024, 256, 256, 256, 256]);
+        assert_eq!(sizes, [1024, 256, 256, 64, 64, 64, 64, 64, 64, 64, 64]);
         assert_eq!(pipes.bytes.get(), 2 << 20);
     }
 
@@ -275,6 +277,40 @@ mod tests {
         pipe.held = 0;
         pipe.shrink();
         assert_eq!((pipe.bytes(), pipes.bytes.get()), (BYTES_MIN, BYTES_MIN));
+    }
+
+    #[test]
+    fn a_lookout_shows_what_is_in_a_pipe_and_takes_nothing_out_of_it() {
+        let pipes = pipes(4 << 20);
+        let mut pipe = pipes.borrow().unwrap();
+        pipe.held = rustix::io::write(pipe.writing(), b"head, payload, head").unwrap();
+        let mut lookout = pipe.lookout().unwrap();
+        assert_eq!(lookout.show(&pipe).unwrap(), 19);
+        let mut seen = [0; 4];
+        assert_eq!(lookout.read(&mut seen).unwrap(), 4);
+        assert_eq!(&seen, b"head");
+        lookout.skip(11).unwrap();
+        assert_eq!(lookout.read(&mut seen).unwrap(), 4);
+        assert_eq!((&seen, lookout.read(&mut seen).unwrap()), (b"head", 0));
+        let mut all = [0; 32];
+        assert_eq!(pipe.read(&mut all).unwrap(), 19);
+        assert_eq!((&all[..19], pipe.held), (&b"head, payload, head"[..], 0));
+        assert_eq!(pipe.read(&mut all).unwrap(), 0, "and does not wait for more");
+    }
+
+    #[test]
+    fn a_lookout_is_kept_while_empty_and_counts_like_any_pipe() {
+        let pipes = pipes(4 << 20);
+        let mut pipe = pipes.borrow().unwrap();
+        pipe.keep(pipe.lookout().unwrap());
+        assert_eq!(pipes.bytes.get(), BYTES_MIN + (1 << 20));
+        let mut lookout = pipe.lookout().unwrap();
+        assert_eq!(pipes.bytes.get(), BYTES_MIN + (1 << 20), "the same again");
+        pipe.held = rustix::io::write(pipe.writing(), b"rest").unwrap();
+        lookout.show(&pipe).unwrap();
+        pipe.keep(lookout);
+        assert_eq!(pipes.bytes.get(), BYTES_MIN, "one that is not empty is closed");
+        assert!(self::pipes(BYTES_MIN).borrow().unwrap().lookout().is_none(), "within the budget");
     }
 
     #[test]

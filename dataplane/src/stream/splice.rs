@@ -222,11 +222,46 @@ const SLOW_WAIT: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// What a slow receiver gets at a time.
 const SLOW_PIECE_BYTES: u64 = 16 << 10;
-/// What the kernel's buffers on both sides may take at once from whoever is slow: only who has taken
-/// more is known to keep up.
+/// What the kernel's buffers may take at once for whoever is slow: only who has taken more is known
+/// to keep up.
 const PROVEN_BYTES: u64 = 4 << 20;
 /// What is taken at most for a receiver that is not known to keep up.
 const UNPROVEN_PIECE_BYTES: usize = 256 << 10;
 /// How many full pieces make the next ones larger, and by how much.
 const PIECES_UNTIL_LARGER: u32 = 2;
 const LARGER: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pipes::Pipes;
+
+    /// What a receiver gets at a time after it has taken `pieces` full ones, each after `waited`.
+    fn piece_after(pieces: usize, waited: Duration) -> (u64, usize) {
+        let limits = Limits {
+            pipe_bytes: 1 << 20,
+            pipe_bytes_per_core: 8 << 20,
+            ..crate::fuzzing::limits()
+        };
+        let pipes: Rc<Pipes> = Pipes::new(&limits, &Arc::default());
+        let mut pipe = pipes.borrow().unwrap();
+        let mut piece = Piece::default();
+        for _ in 0..pieces {
+            piece.adapt(piece.bytes, waited, &mut pipe);
+        }
+        (piece.bytes >> 10, pipe.bytes() >> 10)
+    }
+
+    #[test]
+    fn only_a_receiver_that_keeps_up_gets_large_pieces() {
+        let at_once = Duration::ZERO;
+        assert_eq!(piece_after(0, at_once), (64, 64));
+        assert_eq!(piece_after(2, at_once), (256, 256));
+        assert_eq!(piece_after(10, at_once), (256, 256), "what sockets hold says nothing");
+        assert_eq!(piece_after(24, at_once), (1024, 1024));
+        assert_eq!(piece_after(24, SLOW_WAIT), (16, 64));
+    }
+}
