@@ -270,7 +270,7 @@ fn where_no_pipe_is_to_be_had_bodies_are_copied_and_arrive() {
     let proxy = Proxy::start_as(user, &manifests, &[]);
     let digest = "b".repeat(64);
     let mut caller = proxy.caller();
-    caller.send(&request("GET", &format!("{PREFIX}/team/app/blobs/sha256:{digest}"), ""));
+    caller.send(request("GET", &format!("{PREFIX}/team/app/blobs/sha256:{digest}"), ""));
     assert!(caller.answer().expect("an answer").body == blob, "a pull");
 
     let target = format!("{PREFIX}/team/app/blobs/uploads/1?digest=sha256:{digest}");
@@ -281,7 +281,7 @@ fn where_no_pipe_is_to_be_had_bodies_are_copied_and_arrive() {
         .chain(*b"0\r\n\r\n")
         .collect();
     for (field, body) in [(lengthy.as_str(), &blob), ("Transfer-Encoding: chunked\r\n", &chunked)] {
-        caller.send(&request("PUT", &target, field));
+        caller.send(request("PUT", &target, field));
         caller.send(body);
         assert_eq!(caller.answer().expect("an answer").status, 201);
         let seen = registry.requests().pop().expect("a request");

@@ -50,7 +50,7 @@ async fn server(certified: Option<&CertifiedKey<KeyPair>>) -> SocketAddr {
 
 async fn failure(port: u16, trust: &Trust) -> Option<Failure> {
     let origin = Origin { scheme: Scheme::Https, host: "127.0.0.1".into(), port };
-    let dialer = Dialer::new(Duration::from_secs(5), true, dataplane::Own::default());
+    let dialer = Dialer::new(Duration::from_secs(5), true, Own::default());
     let ask = Ask { origin: &origin, trust, target: "/", authorization: None, purpose: "ping" };
     dialer.get(&ask).await.err()
 }
