@@ -16,10 +16,9 @@ use crate::counters::Counters;
 use crate::fuzzing::{connector, limits};
 use crate::login::Presented;
 use crate::parse::{self, RequestHead};
-use crate::pool::Key;
 use crate::rewrite::{self, Mount};
 use crate::route::{self, Routed};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Served, Snapshot};
 use crate::target::{self, Target};
 use crate::vocabulary::ConnectorRef;
 
@@ -145,9 +144,8 @@ fn of_parts(head: RequestHead, target: Target, framing: Framing, length: usize) 
 
 fn routed(bytes: &[u8]) -> Option<Routed> {
     let Parsed { head, target, framing, .. } = parsed(bytes)?;
-    let connector = Arc::new(connector(target.connector()?.clone()));
-    let account = Arc::new(Key::of(&connector));
-    Some(Routed { head, target, framing, connector, account })
+    let served = Served::of(connector(target.connector()?.clone()));
+    Some(Routed::new(head, target, framing, served, 1))
 }
 
 const REQUEST_ID: &str = "0123456789abcdef";

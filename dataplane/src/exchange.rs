@@ -121,7 +121,6 @@ async fn through(
         return tunnel::to_here(inbound, record, core).await;
     }
     let allowed = authorise::check(parsed, core, record).await?;
-    record.allowed_after = Some(record.elapsed());
     if tunnel::is_elsewhere(&allowed) {
         return tunnel::elsewhere(inbound, &allowed, record, core).await;
     }
@@ -134,7 +133,7 @@ async fn through(
     let mut routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
     rewrite::permitted(&routed).map_err(|kind| Error::new(Stage::Rewrite, kind))?;
     let mut ready = prepare(&mut routed, Mount::Keep, None, record, core).await?;
-    record.connected_after = Some(record.elapsed());
+    record.connected_after = Some(record.until_latest());
     let (ready, answered) = if ahead.body_follows {
         // A transfer may outlive its connector: once the head is sent nothing of it is kept, least
         // of all the credential.
@@ -153,7 +152,8 @@ async fn through(
         }
         (ready, answered)
     };
-    record.answered_after = Some(record.elapsed());
+    record.look();
+    record.answered_after = Some(record.until_latest());
     response::answer(inbound, ready, answered, ahead, record, core).await
 }
 
@@ -181,18 +181,23 @@ async fn prepare(
             Mount::Keep => rewrite::mount_source(routed),
             Mount::Drop => None,
         };
-        let presented = login::present(routed, &key, source.as_deref(), core).await;
+        let now = record.latest();
+        let presented = login::present(routed, &key, source.as_deref(), now, core).await;
         let Some(presented) = presented.map_err(unpresented)? else {
             core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))?;
             continue;
         };
-        let outbound = rewrite::request(routed, &presented, mount, &record.request_id);
+        let outbound = rewrite::request(routed, &presented, mount, record.request_id.as_str());
         let outbound = outbound.map_err(at(Stage::Rewrite))?;
         let outlet = match open.take().filter(|open| open.key == key) {
             Some(open) => open,
             None => {
-                let opened = connect::open(&routed.connector, key, core).await;
-                opened.map_err(at(Stage::Connect))?
+                let opened = connect::open(&routed.connector, key, record.look(), core).await;
+                let opened = opened.map_err(at(Stage::Connect))?;
+                if !opened.reused {
+                    record.look();
+                }
+                opened
             }
         };
         if !core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))? {
@@ -365,8 +370,7 @@ fn note(parsed: &Parsed, record: &mut Record, core: &Core) {
     record.method = parsed.head.method.as_str();
     record.route = parsed.target.route();
     record.connector = parsed.target.connector().cloned();
-    record.repository = parsed.target.repository().into();
-    record.reference = parsed.target.reference().into();
+    record.asked = Some(parsed.target.asked().clone());
     record.request_id = core.next_request_id();
     record.host = parsed.target.origin().map(|origin| origin.to_host_and_port().into());
     record.proxied = parsed.target.form() == Form::Forward && parsed.interception.is_none();

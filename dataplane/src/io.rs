@@ -349,6 +349,11 @@ async fn beat() {
     }
 }
 
+/// The time, as it was when this core's heart last beat: a tenth of a second ago at most as a rule.
+pub(crate) fn lately() -> Instant {
+    HEARTBEAT.get().unwrap_or_else(Instant::now)
+}
+
 /// Whether this core's timers have not run for a while.
 fn is_late() -> bool {
     HEARTBEAT.get().is_some_and(|beat| beat.elapsed() > HEARTBEAT_LATE)

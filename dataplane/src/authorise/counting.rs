@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam::channel::bounded;
 use futures_util::FutureExt as _;
@@ -40,7 +41,8 @@ pub(crate) fn hit(times: u64, head: &RequestHead) -> Option<()> {
     verdicts.deliver(asked.try_recv().ok()?.number, &Verdict::Allowed(caller), &limits);
 
     for _ in 0..times {
-        let verdict = verdicts.of(token_of()?, Some(&connector), 1, &limits).now_or_never()?;
+        let found = verdicts.of(token_of()?, Some(&connector), 1, Instant::now(), &limits);
+        let verdict = found.now_or_never()?;
         black_box(verdict.ok()?);
     }
     Some(())
