@@ -39,7 +39,7 @@ use crate::worker::Core;
 /// good). Only this module can make one, and `route` takes nothing else: a request that was not
 /// authorised cannot reach a credential.
 pub(crate) struct Allowed {
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     /// The token, where more than this request may come of it: in the forward form.
     token: Option<Token>,
 }
@@ -56,19 +56,19 @@ impl Allowed {
     }
 
     /// The request.
-    pub(crate) fn into_parsed(self) -> Parsed {
+    pub(crate) fn into_parsed(self) -> Box<Parsed> {
         self.parsed
     }
 }
 
 /// Checks the caller's right to what `parsed` names.
 pub(crate) async fn check(
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     core: &Core,
     record: &mut Record,
 ) -> Result<Allowed, Error> {
     if parsed.target.form() == Form::Forward {
-        return forward::check(parsed, core, record).await;
+        return Box::pin(forward::check(parsed, core, record)).await;
     }
     let fail = |kind| Error::new(Stage::Authorise, kind);
     let token = token(&parsed.head.fields, core.limits.token_bytes_max).map_err(fail)?;

@@ -41,7 +41,8 @@ pub(crate) async fn open(
 ) -> Result<Outlet, Kind> {
     match idle(&key, now, core) {
         Some(outlet) => Ok(outlet),
-        None => dial(connector, key, core).await,
+        // On the heap, because most requests need no room for it.
+        None => Box::pin(dial(connector, key, core)).await,
     }
 }
 
@@ -64,7 +65,7 @@ pub(crate) async fn open_storage(
     let key = Arc::new(Key::of_storage(connector, origin));
     match idle(&key, Instant::now(), core) {
         Some(outlet) => Ok(outlet),
-        None => dial_storage(origin, connector, core, key).await,
+        None => Box::pin(dial_storage(origin, connector, core, key)).await,
     }
 }
 

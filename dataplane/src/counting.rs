@@ -73,12 +73,12 @@ fn find_route(times: u64) -> Option<()> {
     let mut record = Record::open(&counters, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let named = |number: usize| connector(ConnectorRef::new("team", &format!("harbor{number}")));
     let snapshot = Snapshot::new((0..1000).map(named), 1);
-    let mut asked = parsed(PULL)?;
+    let mut asked = Box::new(parsed(PULL)?);
     for _ in 0..times {
         let allowed = authorise::allowed(black_box(asked));
         let Routed { head, target, framing, .. } =
-            route::find(allowed, &snapshot, &mut record).ok()?;
-        asked = of_parts(head, target, framing, 0);
+            *route::find(allowed, &snapshot, &mut record).ok()?;
+        asked = Box::new(of_parts(head, target, framing, 0));
     }
     record.discard();
     Some(())

@@ -64,7 +64,9 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
             record.discard();
             return Next::Close;
         }
-        Err(error) => return response::refuse(inbound, error, true, &mut record, core).await,
+        Err(error) => {
+            return Box::pin(response::refuse(inbound, error, true, &mut record, core)).await;
+        }
     };
     let transfer = match transfer(inbound, &parsed, core) {
         Ok(transfer) => transfer,
@@ -92,7 +94,7 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
             // Through another tunnel, and under another token, the caller may be welcome.
             let refused = inbound.interception.is_some() && error.kind == Kind::TokenRejected;
             let close = ahead.close || ahead.body_follows || refused;
-            response::refuse(inbound, error, close, &mut record, core).await
+            Box::pin(response::refuse(inbound, error, close, &mut record, core)).await
         }
     }
 }
@@ -112,23 +114,23 @@ struct Ahead {
 /// Everything between the request's head and the response's last byte.
 async fn through(
     inbound: &mut Inbound,
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
 ) -> Result<Next, Error> {
     if tunnel::leads_here(&parsed, inbound, core) {
-        return tunnel::to_here(inbound, record, core).await;
+        return Box::pin(tunnel::to_here(inbound, record, core)).await;
     }
     let allowed = authorise::check(parsed, core, record).await?;
     if tunnel::is_elsewhere(&allowed) {
-        return tunnel::elsewhere(inbound, &allowed, record, core).await;
+        return Box::pin(tunnel::elsewhere(inbound, &allowed, record, core)).await;
     }
     if record.route == Route::Connect {
-        return tunnel::to_connector(inbound, allowed, record, core).await;
+        return Box::pin(tunnel::to_connector(inbound, allowed, record, core)).await;
     }
     if matches!(record.route, Route::Ping | Route::Token) {
-        return Ok(response::own(inbound, ahead, record, core).await);
+        return Ok(Box::pin(response::own(inbound, ahead, record, core)).await);
     }
     let mut routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
     rewrite::permitted(&routed).map_err(|kind| Error::new(Stage::Rewrite, kind))?;
@@ -138,13 +140,13 @@ async fn through(
         // A transfer may outlive its connector: once the head is sent nothing of it is kept, least
         // of all the credential.
         drop(routed);
-        let answered = upload(inbound, &mut ready, ahead, record, core).await?;
+        let answered = Box::pin(upload(inbound, &mut ready, ahead, record, core)).await?;
         // Too late to ask again: the caller's body is on its way. The next request will know.
         learn(&ready, &answered, core);
         (ready, answered)
     } else {
         let (mut ready, answered) = without_body(ready, &mut routed, record, core).await?;
-        let Ready { outlet, outbound, .. } = &mut ready;
+        let Ready { outlet, outbound, .. } = &mut *ready;
         let back = &mut outbound.return_path;
         let answered = follow::to_the_end(outlet, answered, back, &routed, record, core).await?;
         if back.is_of_storage() {
@@ -173,7 +175,7 @@ async fn prepare(
     mut open: Option<Outlet>,
     record: &mut Record,
     core: &Core,
-) -> Result<Ready, Error> {
+) -> Result<Box<Ready>, Error> {
     let at = |stage| move |kind| Error::new(stage, kind);
     for _ in 0..CHANGES_MAX {
         let key = Arc::clone(&routed.account);
@@ -201,7 +203,7 @@ async fn prepare(
             }
         };
         if !core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))? {
-            return Ok(Ready { shown: presented.shown(routed), outlet, outbound });
+            return Ok(Box::new(Ready { shown: presented.shown(routed), outlet, outbound }));
         }
     }
     Err(Error::new(Stage::Login, Kind::LoginUnsettled))
@@ -223,11 +225,11 @@ fn unpresented(kind: Kind) -> Error {
 /// Asks, and asks again where that is sound: without the mount that the registry refuses, and once
 /// more with what is shown instead of what it no longer takes.
 async fn without_body(
-    ready: Ready,
+    ready: Box<Ready>,
     routed: &mut Routed,
     record: &mut Record,
     core: &Core,
-) -> Result<(Ready, Answered), Error> {
+) -> Result<(Box<Ready>, Answered), Error> {
     let mut mount = Mount::Keep;
     let mut asked = ask(ready, routed, mount, record, core).await?;
     if asked.0.outbound.mounts && is_mount_refused(&asked.1) {
@@ -262,12 +264,12 @@ fn learn(ready: &Ready, answered: &Answered, core: &Core) -> bool {
 
 /// Prepares the same request anew and asks, on the same connection if that lives on.
 async fn again(
-    (mut ready, refused): (Ready, Answered),
+    (mut ready, refused): (Box<Ready>, Answered),
     routed: &mut Routed,
     mount: Mount,
     record: &mut Record,
     core: &Core,
-) -> Result<(Ready, Answered), Error> {
+) -> Result<(Box<Ready>, Answered), Error> {
     let whole = stream::swallow(&mut ready.outlet, refused.framing, &core.limits).await;
     let lives = whole && refused.head.keep_alive() && ready.outlet.buffer.is_empty();
     let open = lives.then_some(ready.outlet);
@@ -278,19 +280,19 @@ async fn again(
 /// Sends a request without a body; once more on a fresh connection if the registry had closed the
 /// one it was sent on, and if nothing can have come of the first.
 async fn ask(
-    mut ready: Ready,
+    mut ready: Box<Ready>,
     routed: &mut Routed,
     mount: Mount,
     record: &mut Record,
     core: &Core,
-) -> Result<(Ready, Answered), Error> {
+) -> Result<(Box<Ready>, Answered), Error> {
     let reads = matches!(ready.outbound.method, Method::Get | Method::Head);
     let repeatable = ready.outlet.reused && reads;
     let mut answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;
     if repeatable && matches!(answered, Err(Unanswered::Closed)) {
         core.counters.resends.add(1);
         let key = Arc::clone(&ready.outlet.key);
-        let fresh = connect::dial(&routed.connector, key, core).await;
+        let fresh = Box::pin(connect::dial(&routed.connector, key, core)).await;
         let fresh = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
         ready = Box::pin(prepare(routed, mount, Some(fresh), record, core)).await?;
         answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;

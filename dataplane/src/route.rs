@@ -53,7 +53,7 @@ pub(crate) fn find(
     allowed: Allowed,
     snapshot: &Snapshot,
     record: &mut Record,
-) -> Result<Routed, Error> {
+) -> Result<Box<Routed>, Error> {
     let parsed = allowed.into_parsed();
     let reference = parsed.target.connector();
     let reference = reference.ok_or(Error::new(Stage::Route, Kind::NoConnector))?;
@@ -61,8 +61,8 @@ pub(crate) fn find(
     if let Resource::Foreign(kind) = *parsed.target.resource() {
         return Err(Error::new(Stage::Parse, kind));
     }
-    let Parsed { head, target, framing, .. } = parsed;
-    Ok(Routed::new(head, target, framing, served, snapshot.number()))
+    let Parsed { head, target, framing, .. } = *parsed;
+    Ok(Box::new(Routed::new(head, target, framing, served, snapshot.number())))
 }
 
 /// Looks once more, after a wait: whether the connector is another account by now, which then

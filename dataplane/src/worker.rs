@@ -444,7 +444,7 @@ mod tests {
         let bytes = size_of_val(&contained(serving, Arc::default()));
         // A task holds this for as long as its connection lives: whoever makes it grow, or shrink,
         // says so here.
-        assert!((1_200..2_400).contains(&bytes), "the future has {bytes} bytes");
+        assert!((600..1_200).contains(&bytes), "the future has {bytes} bytes");
     }
 
     #[test]

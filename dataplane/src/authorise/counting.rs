@@ -20,7 +20,7 @@ use crate::parse::RequestHead;
 use crate::vocabulary::{Caller, ConnectorRef, Verdict};
 
 /// A request that nobody authorised.
-pub(crate) fn allowed(parsed: Parsed) -> Allowed {
+pub(crate) fn allowed(parsed: Box<Parsed>) -> Allowed {
     Allowed { parsed, token: None }
 }
 

@@ -18,7 +18,7 @@ use crate::worker::Core;
 
 /// See [`super::check`].
 pub(super) async fn check(
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     core: &Core,
     record: &mut Record,
 ) -> Result<Allowed, Error> {
@@ -49,7 +49,7 @@ pub(super) async fn check(
 }
 
 async fn inside(
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     interception: &Rc<Interception>,
     core: &Core,
     record: &mut Record,

@@ -2,7 +2,7 @@
 //!
 //! Texts in, yes or no out. It never decodes a percent sign.
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::error::Kind;
 
@@ -45,23 +45,33 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
     Ok(())
 }
 
-/// Whether a path has neither percent signs nor segments that are empty or begin with a dot: as
-/// nearly all are, and one look at each byte tells.
+/// Whether a path has neither percent signs nor segments that are empty or begin with a dot, as
+/// nearly none has.
 fn is_plain(path: &str) -> bool {
-    let mut before = b' ';
-    let good = |byte: u8| {
-        let opens = before == b'/';
-        before = byte;
-        byte == b'/' && !opens || is_path_byte(byte) && !(opens && byte == b'.')
-    };
-    path.bytes().all(good) && before != b'/'
+    let path = path.as_bytes();
+    let opens_well = |slash: usize| !matches!(path.get(slash + 1), None | Some(b'/' | b'.'));
+    path.iter().all(|byte| is_path_byte(*byte) || *byte == b'/')
+        && memchr_iter(b'/', path).all(opens_well)
 }
 
 /// Unreserved characters (RFC 3986 §2.3), the colon and signs of digests and upload ids.
 fn is_path_byte(byte: u8) -> bool {
-    let letter = byte.is_ascii_alphanumeric();
-    letter || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'=' | b'+' | b'@')
+    PATH_BYTES.checked_shr(u32::from(byte)).is_some_and(|bits| bits & 1 == 1)
 }
+
+/// A bit for each of them.
+const PATH_BYTES: u128 = {
+    let mut bits = 0;
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let sign = matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'=' | b'+' | b'@');
+        if byte.is_ascii_alphanumeric() || sign {
+            bits |= 1 << byte;
+        }
+        byte += 1;
+    }
+    bits
+};
 
 /// `text` before and after the first `byte`, which is ASCII.
 pub(super) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
