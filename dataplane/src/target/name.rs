@@ -56,21 +56,30 @@ fn is_plain(path: &str) -> bool {
 
 /// Unreserved characters (RFC 3986 §2.3), the colon and signs of digests and upload ids.
 fn is_path_byte(byte: u8) -> bool {
-    PATH_BYTES.checked_shr(u32::from(byte)).is_some_and(|bits| bits & 1 == 1)
+    let bits = match byte / 64 {
+        0 => PATH_BYTES.0,
+        1 => PATH_BYTES.1,
+        _ => 0,
+    };
+    (bits >> (byte % 64)) & 1 == 1
 }
 
-/// A bit for each of them.
-const PATH_BYTES: u128 = {
-    let mut bits = 0;
+/// A bit for each of them: those below 64, and those from there on.
+const PATH_BYTES: (u64, u64) = {
+    let (mut low, mut high) = (0, 0);
     let mut byte = 0_u8;
     while byte < 128 {
         let sign = matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'=' | b'+' | b'@');
         if byte.is_ascii_alphanumeric() || sign {
-            bits |= 1 << byte;
+            if byte < 64 {
+                low |= 1 << byte;
+            } else {
+                high |= 1 << (byte - 64);
+            }
         }
         byte += 1;
     }
-    bits
+    (low, high)
 };
 
 /// `text` before and after the first `byte`, which is ASCII.
