@@ -31,8 +31,8 @@ pub(crate) struct Outlet {
     pub(crate) reused: bool,
 }
 
-/// A connection for `connector`, whose key is `key`, at `now`: the one used last, if it is still good, or a
-/// new one.
+/// A connection for `connector`, whose key is `key`, at `now`: the one used last, if it is still
+/// good, or a new one.
 pub(crate) async fn open(
     connector: &Connector,
     key: Arc<Key>,

@@ -79,8 +79,9 @@ pub(crate) enum Shown {
     Bearer(Box<str>, u64),
 }
 
-/// What `routed`, a request of `account`, is to show at `now`. `source` is the repository that it asks to
-/// mount from. `None`: the account is no more, and the snapshot knows what came in its place.
+/// What `routed`, a request of `account`, is to show at `now`. `source` is the repository that it
+/// asks to mount from. `None`: the account is no more, and the snapshot knows what came in its
+/// place.
 pub(crate) async fn present(
     routed: &Routed,
     account: &Arc<Key>,
