@@ -179,7 +179,10 @@ async fn next_request(inbound: &mut Inbound, core: &Core) -> bool {
 }
 
 /// Reads the head of the next request; `None` when the caller closed before its first byte.
-pub(crate) async fn read_head(inbound: &mut Inbound, core: &Core) -> Result<Option<Parsed>, Error> {
+pub(crate) async fn read_head(
+    inbound: &mut Inbound,
+    core: &Core,
+) -> Result<Option<Box<Parsed>>, Error> {
     let limits = &core.limits;
     let fail = |kind| Error::new(Stage::Parse, kind);
     let mut deadline = None;
@@ -194,14 +197,10 @@ pub(crate) async fn read_head(inbound: &mut Inbound, core: &Core) -> Result<Opti
             let interception = inbound.interception.clone();
             let target = target(&head, inbound, core).map_err(fail)?;
             let expects_continue = head.expects_continue().map_err(fail)?;
-            return Ok(Some(Parsed {
-                head,
-                target,
-                framing,
-                expects_continue,
-                length,
-                interception,
-            }));
+            let parsed = Parsed { head, target, framing, expects_continue, length, interception };
+            // On the heap, like what is made of it: it goes from stage to stage, and a pointer is
+            // less to move, and less to keep room for, than all of it.
+            return Ok(Some(Box::new(parsed)));
         }
         // Most heads are there at once.
         let now = Instant::now();

@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 use crate::counters::{Counters, Route};
 use crate::error::{Error, Fault, Stage};
 use crate::parse::ResponseHead;
+use crate::target::Asked;
 use crate::vocabulary::{Caller, ConnectorRef};
 
 /// One exchange, from its first byte on.
 pub(crate) struct Record {
     counters: Arc<Counters>,
     started: Instant,
+    /// When the clock was last looked at.
+    latest: Instant,
     peer: SocketAddr,
     discarded: bool,
     /// How it ended, once it has.
@@ -35,15 +38,13 @@ pub(crate) struct Record {
     pub(crate) proxied: bool,
     /// Who asked, once it is known.
     pub(crate) caller: Option<Arc<Caller>>,
-    /// The repository.
-    pub(crate) repository: Box<str>,
-    /// The tag or digest.
-    pub(crate) reference: Box<str>,
+    /// The repository, and the tag or digest.
+    pub(crate) asked: Option<Asked>,
     /// The digest that the registry gave a manifest, or that an upload says it ends as: where the
     /// audit wants it.
     digest: Option<Box<str>>,
     /// The id that the registry logs this request under.
-    pub(crate) request_id: Box<str>,
+    pub(crate) request_id: RequestId,
     /// A reason of the connector's own, such as `SecretNotFound`.
     pub(crate) detail: Option<Box<str>>,
     /// The status that the caller was sent; 0 if none.
@@ -66,9 +67,11 @@ impl Record {
     /// Opens the record of the exchange that begins now.
     pub(crate) fn open(counters: &Arc<Counters>, peer: SocketAddr) -> Self {
         counters.in_flight.up();
+        let now = Instant::now();
         Self {
             counters: Arc::clone(counters),
-            started: Instant::now(),
+            started: now,
+            latest: now,
             peer,
             discarded: false,
             end: None,
@@ -78,10 +81,9 @@ impl Record {
             host: None,
             proxied: false,
             caller: None,
-            repository: Box::default(),
-            reference: Box::default(),
+            asked: None,
             digest: None,
-            request_id: Box::default(),
+            request_id: RequestId::default(),
             detail: None,
             status: 0,
             registry_status: 0,
@@ -93,14 +95,33 @@ impl Record {
         }
     }
 
-    /// The time since it was opened.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+    /// Looks at the clock.
+    pub(crate) fn look(&mut self) -> Instant {
+        self.latest = Instant::now();
+        self.latest
+    }
+
+    /// When the clock was last looked at: good enough where nothing has been waited for since.
+    pub(crate) fn latest(&self) -> Instant {
+        self.latest
+    }
+
+    /// From the start until the clock was last looked at.
+    pub(crate) fn until_latest(&self) -> Duration {
+        self.latest.duration_since(self.started)
+    }
+
+    /// Notes that `caller` is allowed, and since when that is known.
+    pub(crate) fn allowed(&mut self, caller: Arc<Caller>, since: Instant) {
+        self.caller = Some(caller);
+        self.latest = since;
+        self.allowed_after = Some(self.until_latest());
     }
 
     /// Notes the head of the registry's answer, the one that is passed on.
     pub(crate) fn answered(&mut self, head: &ResponseHead) {
-        self.answered_after = Some(self.elapsed());
+        self.look();
+        self.answered_after = Some(self.until_latest());
         self.registry_status = head.status;
         if self.route == Route::Manifest && audit::is_on() {
             // distribution-spec, "Pulling manifests" and "Pushing Manifests".
@@ -120,17 +141,17 @@ impl Record {
         self.discarded = true;
     }
 
-    fn count(&self, fault: Fault, stage: Stage) {
+    fn count(&self, fault: Fault, stage: Stage, total: Duration) {
         self.counters.exchange(self.route, self.status, fault, stage);
         self.counters.bytes_up.add(self.bytes_up);
         self.counters.bytes_down.add(self.bytes_down);
-        self.counters.duration.observe(self.started.elapsed());
+        self.counters.duration.observe(total);
         if let Some(answered_after) = self.answered_after {
             self.counters.first_byte.observe(answered_after);
         }
     }
 
-    fn log(&self, fault: Fault, stage: Stage, why: &str) {
+    fn log(&self, fault: Fault, stage: Stage, why: &str, total: Duration) {
         let text = |value: &Option<Box<str>>| value.clone().unwrap_or_default();
         tracing::info!(
             target: "access",
@@ -141,22 +162,74 @@ impl Record {
             peer = %self.peer,
             method = self.method,
             route = self.route.as_str(),
-            repository = &*self.repository,
-            reference = &*self.reference,
-            request_id = &*self.request_id,
+            repository = self.asked.as_ref().map_or("", Asked::repository),
+            reference = self.asked.as_ref().map_or("", Asked::reference),
+            request_id = self.request_id.as_str(),
             status = self.status,
             bytes_up = self.bytes_up,
             bytes_down = self.bytes_down,
             allowed_ms = self.allowed_after.map(millis),
             connected_ms = self.connected_after.map(millis),
             answered_ms = self.answered_after.map(millis),
-            total_ms = millis(self.started.elapsed()),
+            total_ms = millis(total),
             end = %format_args!("{}/{}", fault.as_str(), stage.as_str()),
             why,
             detail = &*text(&self.detail),
         );
     }
 }
+
+/// The id of a request, unlike any other's: the process, the core, and a number.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestId {
+    text: [u8; ID_BYTES_MAX],
+    length: usize,
+}
+
+impl Default for RequestId {
+    /// Of a request that has not got one yet: empty.
+    fn default() -> Self {
+        Self { text: [0; ID_BYTES_MAX], length: 0 }
+    }
+}
+
+impl RequestId {
+    /// The id of the request `number` of `core` in `process`.
+    pub(crate) fn new(process: u64, core: usize, number: u64) -> Self {
+        let mut id = Self::default();
+        id.hex(process, 16);
+        id.push(b'-');
+        id.hex(core as u64, 1);
+        id.push(b'-');
+        id.hex(number, 1);
+        id
+    }
+
+    /// As it is written: hexadecimal digits and dashes.
+    pub(crate) fn as_str(&self) -> &str {
+        let text = self.text.get(..self.length).unwrap_or_default();
+        str::from_utf8(text).unwrap_or_default()
+    }
+
+    fn hex(&mut self, value: u64, digits_min: u32) {
+        let digits = (u64::BITS - value.leading_zeros()).div_ceil(4).max(digits_min);
+        for place in (0..digits).rev() {
+            let digit = (value >> (place * 4)) & 0xf;
+            let digit = char::from_digit(digit as u32, 16).unwrap_or_default();
+            self.push(digit as u8);
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.text.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
+}
+
+/// Three numbers of at most 16 digits, and two dashes.
+const ID_BYTES_MAX: usize = 50;
 
 impl Drop for Record {
     // Here, not at the end of an exchange: one that is cancelled must be counted too.
@@ -174,8 +247,9 @@ impl Drop for Record {
             // Dropped in the middle: only a panic, or the end of the process, does that.
             None => (Fault::Proxy, Stage::Stream, "abandoned"),
         };
-        self.count(fault, stage);
-        self.log(fault, stage, why);
+        let total = self.started.elapsed();
+        self.count(fault, stage, total);
+        self.log(fault, stage, why, total);
         audit::write(self, why);
     }
 }
@@ -187,3 +261,16 @@ fn millis(duration: Duration) -> f64 {
 
 /// The longest registered digest, `sha512:` and 128 digits, and some more.
 const DIGEST_BYTES_MAX: usize = 160;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_hexadecimal_and_keeps_the_width_of_its_process() {
+        assert_eq!(RequestId::new(0xab, 1, 0x2f0).as_str(), "00000000000000ab-1-2f0");
+        assert_eq!(RequestId::new(u64::MAX, 0, 0).as_str(), "ffffffffffffffff-0-0");
+        let widest = RequestId::new(u64::MAX, usize::MAX, u64::MAX);
+        assert_eq!(widest.as_str().len(), ID_BYTES_MAX);
+    }
+}

@@ -18,8 +18,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crossbeam::channel::Sender;
 use futures_channel::oneshot;
+use memchr::memchr;
 use ring::digest;
-use zeroize::Zeroizing;
 
 use crate::accept::Parsed;
 use crate::account::Record;
@@ -32,13 +32,14 @@ use crate::parse::Fields;
 use crate::snapshot::Snapshot;
 use crate::target::{Form, Target};
 use crate::vocabulary::{ConnectorRef, Token, Verdict};
+use crate::wiped::Wiped;
 use crate::worker::Core;
 
 /// A request whose caller may use the connector it names (or, for the bare `/v2/`, whose token is
 /// good). Only this module can make one, and `route` takes nothing else: a request that was not
 /// authorised cannot reach a credential.
 pub(crate) struct Allowed {
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     /// The token, where more than this request may come of it: in the forward form.
     token: Option<Token>,
     /// The connectors that were asked about, where none of them serves: a tunnel may come of it.
@@ -57,36 +58,36 @@ impl Allowed {
     }
 
     /// The request.
-    pub(crate) fn into_parsed(self) -> Parsed {
+    pub(crate) fn into_parsed(self) -> Box<Parsed> {
         self.parsed
     }
 }
 
 /// Checks the caller's right to what `parsed` names.
 pub(crate) async fn check(
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     core: &Core,
     record: &mut Record,
 ) -> Result<Allowed, Error> {
     if parsed.target.form() == Form::Forward {
-        return forward::check(parsed, core, record).await;
+        return Box::pin(forward::check(parsed, core, record)).await;
     }
     let fail = |kind| Error::new(Stage::Authorise, kind);
     let token = token(&parsed.head.fields, core.limits.token_bytes_max).map_err(fail)?;
     let rights = core.with_snapshot(Snapshot::rights);
     let connector = parsed.target.connector();
-    let verdict = core.verdicts.of(token, connector, rights, &core.limits).await.map_err(fail)?;
-    match verdict {
-        Verdict::Allowed(caller) => {
-            record.caller = Some(caller);
+    let (now, limits) = (record.look(), &core.limits);
+    match core.verdicts.of(token, connector, rights, now, limits).await.map_err(fail)? {
+        (Verdict::Allowed(caller), since) => {
+            record.allowed(caller, since);
             Ok(Allowed { parsed, token: None, listed: Vec::new() })
         }
-        Verdict::Denied(caller) => {
+        (Verdict::Denied(caller), _) => {
             record.caller = Some(caller);
             Err(fail(Kind::Denied))
         }
-        Verdict::Unauthenticated => Err(fail(Kind::TokenRejected)),
-        Verdict::Unavailable => Err(fail(Kind::ReviewUnavailable)),
+        (Verdict::Unauthenticated, _) => Err(fail(Kind::TokenRejected)),
+        (Verdict::Unavailable, _) => Err(fail(Kind::ReviewUnavailable)),
     }
 }
 
@@ -108,19 +109,20 @@ fn token(fields: &Fields, bytes_max: usize) -> Result<Token, Kind> {
     if all.next().is_some() {
         return Err(Kind::Malformed("more than one Authorization field"));
     }
-    let space = value.iter().position(|byte| *byte == b' ').ok_or(Kind::TokenMissing)?;
+    let space = memchr(b' ', value).ok_or(Kind::TokenMissing)?;
     let (scheme, rest) = value.split_at(space);
     let rest = rest.trim_ascii();
     let token = if scheme.eq_ignore_ascii_case(b"bearer") {
-        rest.to_vec()
+        Wiped::new(rest.to_vec())
     } else if scheme.eq_ignore_ascii_case(b"basic") {
-        let pair = Zeroizing::new(STANDARD.decode(rest).map_err(|_| Kind::TokenRejected)?);
-        let colon = pair.iter().position(|byte| *byte == b':').ok_or(Kind::TokenRejected)?;
-        pair.get(colon + 1..).unwrap_or_default().to_vec()
+        let mut pair = Wiped::new(STANDARD.decode(rest).map_err(|_| Kind::TokenRejected)?);
+        let colon = memchr(b':', &pair).ok_or(Kind::TokenRejected)?;
+        pair.drain(..=colon);
+        pair
     } else {
         return Err(Kind::TokenRejected);
     };
-    let token = Token::new(token);
+    let token = Token::of(token);
     match token.as_bytes().len() {
         0 => Err(Kind::TokenMissing),
         length if length > bytes_max => Err(Kind::TokenRejected),
@@ -164,23 +166,24 @@ impl Verdicts {
         Self { questions, postbox, counters, state: RefCell::default() }
     }
 
-    /// The verdict on `token` for `connector`: remembered, or asked for once however many want it.
+    /// The verdict on `token` for `connector`, wanted at `now`, and when it was known: remembered,
+    /// or asked for once however many want it.
     async fn of(
         &self,
         token: Token,
         connector: Option<&ConnectorRef>,
         rights: u64,
+        now: Instant,
         limits: &Limits,
-    ) -> Result<Verdict, Kind> {
+    ) -> Result<(Verdict, Instant), Kind> {
         let key = key(&token, connector);
-        if let Some(verdict) = self.state.borrow().memory.get(&key, rights, Instant::now(), limits)
-        {
+        if let Some(verdict) = self.state.borrow().memory.get(&key, rights, now, limits) {
             self.counters.verdicts_remembered.add(1);
-            return Ok(verdict);
+            return Ok((verdict, now));
         }
         let answer = self.ask(key, token, connector, rights, limits)?;
         match within(limits.verdict_wait, answer).await {
-            Some(Ok(verdict)) => Ok(verdict),
+            Some(Ok(verdict)) => Ok((verdict, Instant::now())),
             _ => Err(Kind::ReviewUnavailable),
         }
     }

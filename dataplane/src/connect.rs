@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::buffer::Buffer;
 use crate::error::Kind;
-use crate::io::{Socket, within};
+use crate::io::{Socket, lately, within};
 use crate::pool::Key;
 use crate::resolve::{is_forbidden, is_private};
 use crate::transport::Transport;
@@ -31,16 +31,18 @@ pub(crate) struct Outlet {
     pub(crate) reused: bool,
 }
 
-/// A connection for `connector`, whose key is `key`: the one used last, if it is still good, or a
-/// new one.
+/// A connection for `connector`, whose key is `key`, at `now`: the one used last, if it is still
+/// good, or a new one.
 pub(crate) async fn open(
     connector: &Connector,
     key: Arc<Key>,
+    now: Instant,
     core: &Core,
 ) -> Result<Outlet, Kind> {
-    match idle(&key, core) {
+    match idle(&key, now, core) {
         Some(outlet) => Ok(outlet),
-        None => dial(connector, key, core).await,
+        // On the heap, because most requests need no room for it.
+        None => Box::pin(dial(connector, key, core)).await,
     }
 }
 
@@ -61,9 +63,9 @@ pub(crate) async fn open_storage(
     core: &Core,
 ) -> Result<Outlet, Kind> {
     let key = Arc::new(Key::of_storage(connector, origin));
-    match idle(&key, core) {
+    match idle(&key, Instant::now(), core) {
         Some(outlet) => Ok(outlet),
-        None => dial_storage(origin, connector, core, key).await,
+        None => Box::pin(dial_storage(origin, connector, core, key)).await,
     }
 }
 
@@ -82,7 +84,7 @@ pub(crate) async fn dial_storage(
 /// Gives a connection back, whose last exchange ended cleanly.
 pub(crate) fn keep(outlet: Outlet, core: &Core) {
     if outlet.buffer.is_empty() {
-        core.pool.borrow_mut().put(outlet.key, outlet.transport, Instant::now());
+        core.pool.borrow_mut().put(outlet.key, outlet.transport, lately());
     }
 }
 
@@ -105,9 +107,9 @@ impl Reach {
 }
 
 /// The connection used last under `key`, if there is one and it is still good.
-fn idle(key: &Arc<Key>, core: &Core) -> Option<Outlet> {
+fn idle(key: &Arc<Key>, now: Instant, core: &Core) -> Option<Outlet> {
     loop {
-        let transport = core.pool.borrow_mut().take(key, Instant::now())?;
+        let transport = core.pool.borrow_mut().take(key, now)?;
         if transport.is_quiet() {
             core.counters.reuses.add(1);
             let key = Arc::clone(key);

@@ -16,10 +16,9 @@ use crate::counters::Counters;
 use crate::fuzzing::{connector, limits};
 use crate::login::Presented;
 use crate::parse::{self, RequestHead};
-use crate::pool::Key;
 use crate::rewrite::{self, Mount};
 use crate::route::{self, Routed};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Served, Snapshot};
 use crate::target::{self, Target};
 use crate::vocabulary::ConnectorRef;
 
@@ -74,12 +73,12 @@ fn find_route(times: u64) -> Option<()> {
     let mut record = Record::open(&counters, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let named = |number: usize| connector(ConnectorRef::new("team", &format!("harbor{number}")));
     let snapshot = Snapshot::new((0..1000).map(named), 1);
-    let mut asked = parsed(PULL)?;
+    let mut asked = Box::new(parsed(PULL)?);
     for _ in 0..times {
         let allowed = authorise::allowed(black_box(asked));
         let Routed { head, target, framing, .. } =
-            route::find(allowed, &snapshot, &mut record).ok()?;
-        asked = of_parts(head, target, framing, 0);
+            *route::find(allowed, &snapshot, &mut record).ok()?;
+        asked = Box::new(of_parts(head, target, framing, 0));
     }
     record.discard();
     Some(())
@@ -145,9 +144,8 @@ fn of_parts(head: RequestHead, target: Target, framing: Framing, length: usize) 
 
 fn routed(bytes: &[u8]) -> Option<Routed> {
     let Parsed { head, target, framing, .. } = parsed(bytes)?;
-    let connector = Arc::new(connector(target.connector()?.clone()));
-    let account = Arc::new(Key::of(&connector));
-    Some(Routed { head, target, framing, connector, account })
+    let served = Served::of(connector(target.connector()?.clone()));
+    Some(Routed::new(head, target, framing, served, 1))
 }
 
 const REQUEST_ID: &str = "0123456789abcdef";

@@ -64,7 +64,9 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
             record.discard();
             return Next::Close;
         }
-        Err(error) => return response::refuse(inbound, error, true, &mut record, core).await,
+        Err(error) => {
+            return Box::pin(response::refuse(inbound, error, true, &mut record, core)).await;
+        }
     };
     let transfer = match transfer(inbound, &parsed, core) {
         Ok(transfer) => transfer,
@@ -94,7 +96,7 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
             // Through another tunnel, and under another token, the caller may be welcome.
             let refused = inbound.interception.is_some() && error.kind == Kind::TokenRejected;
             let close = ahead.close || ahead.body_follows || refused;
-            response::refuse(inbound, error, close, &mut record, core).await
+            Box::pin(response::refuse(inbound, error, close, &mut record, core)).await
         }
     }
 }
@@ -114,40 +116,39 @@ struct Ahead {
 /// Everything between the request's head and the response's last byte.
 async fn through(
     inbound: &mut Inbound,
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
 ) -> Result<Next, Error> {
     if tunnel::leads_here(&parsed, inbound, core) {
-        return tunnel::to_here(inbound, record, core).await;
+        return Box::pin(tunnel::to_here(inbound, record, core)).await;
     }
     let allowed = authorise::check(parsed, core, record).await?;
-    record.allowed_after = Some(record.elapsed());
     if tunnel::is_elsewhere(&allowed) {
-        return tunnel::elsewhere(inbound, &allowed, record, core).await;
+        return Box::pin(tunnel::elsewhere(inbound, &allowed, record, core)).await;
     }
     if record.route == Route::Connect {
-        return tunnel::to_connector(inbound, allowed, record, core).await;
+        return Box::pin(tunnel::to_connector(inbound, allowed, record, core)).await;
     }
     if matches!(record.route, Route::Ping | Route::Token) {
-        return Ok(response::own(inbound, ahead, record, core).await);
+        return Ok(Box::pin(response::own(inbound, ahead, record, core)).await);
     }
     let mut routed = core.with_snapshot(|snapshot| route::find(allowed, snapshot, record))?;
     rewrite::permitted(&routed).map_err(|kind| Error::new(Stage::Rewrite, kind))?;
     let mut ready = prepare(&mut routed, Mount::Keep, None, record, core).await?;
-    record.connected_after = Some(record.elapsed());
+    record.connected_after = Some(record.until_latest());
     let (ready, answered) = if ahead.body_follows {
         // A transfer may outlive its connector: once the head is sent nothing of it is kept, least
         // of all the credential.
         drop(routed);
-        let answered = upload(inbound, &mut ready, ahead, record, core).await?;
+        let answered = Box::pin(upload(inbound, &mut ready, ahead, record, core)).await?;
         // Too late to ask again: the caller's body is on its way. The next request will know.
         learn(&ready, &answered, core);
         (ready, answered)
     } else {
         let (mut ready, answered) = without_body(ready, &mut routed, record, core).await?;
-        let Ready { outlet, outbound, .. } = &mut ready;
+        let Ready { outlet, outbound, .. } = &mut *ready;
         let back = &mut outbound.return_path;
         let answered = follow::to_the_end(outlet, answered, back, &routed, record, core).await?;
         if back.is_of_storage() {
@@ -175,7 +176,7 @@ async fn prepare(
     mut open: Option<Outlet>,
     record: &mut Record,
     core: &Core,
-) -> Result<Ready, Error> {
+) -> Result<Box<Ready>, Error> {
     let at = |stage| move |kind| Error::new(stage, kind);
     for _ in 0..CHANGES_MAX {
         let key = Arc::clone(&routed.account);
@@ -183,22 +184,27 @@ async fn prepare(
             Mount::Keep => rewrite::mount_source(routed),
             Mount::Drop => None,
         };
-        let presented = login::present(routed, &key, source.as_deref(), core).await;
+        let now = record.latest();
+        let presented = login::present(routed, &key, source.as_deref(), now, core).await;
         let Some(presented) = presented.map_err(unpresented)? else {
             core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))?;
             continue;
         };
-        let outbound = rewrite::request(routed, &presented, mount, &record.request_id);
+        let outbound = rewrite::request(routed, &presented, mount, record.request_id.as_str());
         let outbound = outbound.map_err(at(Stage::Rewrite))?;
         let outlet = match open.take().filter(|open| open.key == key) {
             Some(open) => open,
             None => {
-                let opened = connect::open(&routed.connector, key, core).await;
-                opened.map_err(at(Stage::Connect))?
+                let opened = connect::open(&routed.connector, key, record.look(), core).await;
+                let opened = opened.map_err(at(Stage::Connect))?;
+                if !opened.reused {
+                    record.look();
+                }
+                opened
             }
         };
         if !core.with_snapshot(|snapshot| route::renew(routed, snapshot, record))? {
-            return Ok(Ready { shown: presented.shown(routed), outlet, outbound });
+            return Ok(Box::new(Ready { shown: presented.shown(routed), outlet, outbound }));
         }
     }
     Err(Error::new(Stage::Login, Kind::LoginUnsettled))
@@ -221,11 +227,11 @@ fn unpresented(kind: Kind) -> Error {
 /// Asks, and asks again where that is sound: without the mount that the registry refuses, and once
 /// more with what is shown instead of what it no longer takes.
 async fn without_body(
-    ready: Ready,
+    ready: Box<Ready>,
     routed: &mut Routed,
     record: &mut Record,
     core: &Core,
-) -> Result<(Ready, Answered), Error> {
+) -> Result<(Box<Ready>, Answered), Error> {
     let mut mount = Mount::Keep;
     let mut asked = ask(ready, routed, mount, record, core).await?;
     if asked.0.outbound.mounts && is_mount_refused(&asked.1) {
@@ -260,12 +266,12 @@ fn learn(ready: &Ready, answered: &Answered, core: &Core) -> bool {
 
 /// Prepares the same request anew and asks, on the same connection if that lives on.
 async fn again(
-    (mut ready, refused): (Ready, Answered),
+    (mut ready, refused): (Box<Ready>, Answered),
     routed: &mut Routed,
     mount: Mount,
     record: &mut Record,
     core: &Core,
-) -> Result<(Ready, Answered), Error> {
+) -> Result<(Box<Ready>, Answered), Error> {
     let whole = stream::swallow(&mut ready.outlet, refused.framing, &core.limits).await;
     let lives = whole && refused.head.keep_alive() && ready.outlet.buffer.is_empty();
     let open = lives.then_some(ready.outlet);
@@ -276,19 +282,19 @@ async fn again(
 /// Sends a request without a body; once more on a fresh connection if the registry had closed the
 /// one it was sent on, and if nothing can have come of the first.
 async fn ask(
-    mut ready: Ready,
+    mut ready: Box<Ready>,
     routed: &mut Routed,
     mount: Mount,
     record: &mut Record,
     core: &Core,
-) -> Result<(Ready, Answered), Error> {
+) -> Result<(Box<Ready>, Answered), Error> {
     let reads = matches!(ready.outbound.method, Method::Get | Method::Head);
     let repeatable = ready.outlet.reused && reads;
     let mut answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;
     if repeatable && matches!(answered, Err(Unanswered::Closed)) {
         core.counters.resends.add(1);
         let key = Arc::clone(&ready.outlet.key);
-        let fresh = connect::dial(&routed.connector, key, core).await;
+        let fresh = Box::pin(connect::dial(&routed.connector, key, core)).await;
         let fresh = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
         ready = Box::pin(prepare(routed, mount, Some(fresh), record, core)).await?;
         answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;
@@ -368,8 +374,7 @@ fn note(parsed: &Parsed, record: &mut Record, core: &Core) {
     record.method = parsed.head.method.as_str();
     record.route = parsed.target.route();
     record.connector = parsed.target.connector().cloned();
-    record.repository = parsed.target.repository().into();
-    record.reference = parsed.target.reference().into();
+    record.asked = Some(parsed.target.asked().clone());
     record.uploads(parsed.target.uploaded());
     record.request_id = core.next_request_id();
     record.host = parsed.target.origin().map(|origin| origin.to_host_and_port().into());

@@ -15,9 +15,9 @@ use crate::follow::Place;
 use crate::limits::Limits;
 use crate::login::Presented;
 use crate::parse::{self, Fields};
-use crate::pool::Key;
 use crate::rewrite::{self, Mount, Outbound, Reply};
 use crate::route::Routed;
+use crate::snapshot::Served;
 use crate::target::{self, Form, Resource, Target};
 use crate::vocabulary::{
     Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, RedirectPolicy, Redirects,
@@ -229,7 +229,7 @@ pub fn target(bytes: &[u8]) -> bool {
     let rest = target.rest().strip_prefix("/v2/").unwrap_or(target.rest());
     assert!(path.ends_with(rest), "the rest is byte for byte the caller's");
     assert!(target.rest().contains(target.repository()));
-    assert!(target.rest().ends_with(target.reference()));
+    assert!(target.rest().ends_with(target.asked().reference()));
     true
 }
 
@@ -264,9 +264,7 @@ pub fn rewrite(bytes: &[u8]) -> bool {
     let Some(reference) = target.connector().cloned() else {
         return false;
     };
-    let connector = Arc::new(connector(reference));
-    let account = Arc::new(Key::of(&connector));
-    let routed = Routed { head, target, framing, connector, account };
+    let routed = Routed::new(head, target, framing, Served::of(connector(reference)), 1);
     let presented = Presented::own(&routed.connector.access);
     let Ok(outbound) =
         presented.and_then(|presented| rewrite::request(&routed, &presented, Mount::Keep, "id-1"))
@@ -323,7 +321,8 @@ fn check_answer(routed: &Routed, outbound: &Outbound, answered: &[u8]) -> bool {
     for gone in ["set-cookie", "www-authenticate", "alt-svc", "strict-transport-security"] {
         assert!(sent.fields.get(gone).is_none(), "{gone}");
     }
-    let redirects = (300..400).contains(&head.status) && routed.target.reference().contains(':');
+    let redirects =
+        (300..400).contains(&head.status) && routed.target.asked().reference().contains(':');
     for location in sent.fields.all("location") {
         let stays = location.starts_with(b"/") && !location.starts_with(b"//");
         assert!(stays || redirects, "{}", String::from_utf8_lossy(location));

@@ -161,12 +161,13 @@ impl Socket {
 
     /// Waits until a receive can do something, or fails with `TimedOut` after `wait`.
     pub(crate) async fn readable(&self, wait: Duration) -> io::Result<()> {
-        timely(wait, self.inner.readable(false)).await
+        // On the heap: where nothing has to be waited for, no task keeps room for it.
+        Box::pin(timely(wait, self.inner.readable(false))).await
     }
 
     /// Waits until a send can do something, or fails with `TimedOut` after `wait`.
     pub(crate) async fn writable(&self, wait: Duration) -> io::Result<()> {
-        timely(wait, self.inner.writable(false)).await
+        Box::pin(timely(wait, self.inner.writable(false))).await
     }
 
     /// Gives the core's other tasks a turn once enough bytes have moved, so that a peer that is
@@ -362,6 +363,11 @@ async fn beat() {
         deadlines::beat(now);
         sleep(HEARTBEAT_EVERY).await;
     }
+}
+
+/// The time, as it was when this core's heart last beat: a tenth of a second ago at most as a rule.
+pub(crate) fn lately() -> Instant {
+    HEARTBEAT.get().unwrap_or_else(Instant::now)
 }
 
 /// Whether this core's timers have not run for a while.

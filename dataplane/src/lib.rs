@@ -43,6 +43,7 @@ mod worker;
 mod mailbox;
 mod balance;
 mod own;
+mod wiped;
 mod io;
 mod transport;
 mod buffer;

@@ -79,17 +79,19 @@ pub(crate) enum Shown {
     Bearer(Box<str>, u64),
 }
 
-/// What `routed`, a request of `account`, is to show. `source` is the repository that it asks to
-/// mount from. `None`: the account is no more, and the snapshot knows what came in its place.
+/// What `routed`, a request of `account`, is to show at `now`. `source` is the repository that it
+/// asks to mount from. `None`: the account is no more, and the snapshot knows what came in its
+/// place.
 pub(crate) async fn present(
     routed: &Routed,
     account: &Arc<Key>,
     source: Option<&str>,
+    now: Instant,
     core: &Core,
 ) -> Result<Option<Presented>, Kind> {
     let access = &routed.connector.access;
     let is_api = *routed.target.resource() == Resource::Api;
-    match core.logins.standing(account, &core.limits).await? {
+    match core.logins.standing(account, now, &core.limits).await? {
         Standing::Gone => return Ok(None),
         Standing::Suspect => return Err(Kind::LoginUnsettled),
         Standing::Unavailable(kind) => return Err(kind),
@@ -149,8 +151,9 @@ pub(crate) fn recalled(account: &Arc<Key>, shown: &Shown, core: &Core) -> Option
     match shown {
         Shown::Nothing => Some(Presented::Nothing),
         Shown::ToApi | Shown::Basic => core.with_snapshot(|snapshot| {
-            let (connector, now) = snapshot.served(account.reference())?;
-            if now == account { Presented::own(&connector.access).ok() } else { None }
+            let served = snapshot.served(account.reference())?;
+            let same = served.account == *account;
+            if same { Presented::own(&served.connector.access).ok() } else { None }
         }),
         Shown::Bearer(scopes, serial) => {
             let name = (Arc::clone(account), scopes.clone());
@@ -231,8 +234,13 @@ impl Logins {
     }
 
     /// How `account` stands: remembered, or asked for once however many want to know.
-    async fn standing(&self, account: &Arc<Key>, limits: &Limits) -> Result<Standing, Kind> {
-        let told = match self.look(account, limits)? {
+    async fn standing(
+        &self,
+        account: &Arc<Key>,
+        now: Instant,
+        limits: &Limits,
+    ) -> Result<Standing, Kind> {
+        let told = match self.look(account, now, limits)? {
             Look::Known(standing) => return Ok(standing),
             Look::Wait(told) => told,
         };
@@ -245,9 +253,8 @@ impl Logins {
     }
 
     /// The standing of `account`, or a place among those who wait for it.
-    fn look(&self, account: &Arc<Key>, limits: &Limits) -> Result<Look, Kind> {
+    fn look(&self, account: &Arc<Key>, now: Instant, limits: &Limits) -> Result<Look, Kind> {
         let mut state = self.state.borrow_mut();
-        let now = Instant::now();
         if let Some(known) = state.standings.get(account)
             && let Some((standing, until)) = known.told
             && now < until

@@ -7,11 +7,11 @@ mod fields;
 
 use std::mem::MaybeUninit;
 
-use memchr::{memchr, memchr2};
-use zeroize::Zeroizing;
+use memchr::{memchr, memchr3_iter};
 
 use crate::error::Kind;
 use crate::limits::Limits;
+use crate::wiped::Wiped;
 
 pub(crate) use fields::{Fields, Span};
 
@@ -147,7 +147,7 @@ pub(crate) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(RequestHe
         return if full { Err(Kind::HeadTooLarge) } else { Ok(None) };
     };
     // Before the rest is looked at, so that `PRI * HTTP/2.0` is told what is wrong with it.
-    let name = head.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let name = memchr(b' ', head).and_then(|end| head.get(..end)).unwrap_or(head);
     let method = Method::of(name)?;
 
     let mut places = [const { MaybeUninit::uninit() }; FIELDS_CEILING];
@@ -159,7 +159,7 @@ pub(crate) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(RequestHe
         _ => return Err(Kind::Malformed("the request's head is not HTTP/1.1")),
     };
     let target = Span::of(head, parsed.path.unwrap_or_default().as_bytes());
-    let fields = Fields::new(Zeroizing::new(head.to_vec()), head, parsed.headers);
+    let fields = Fields::new(Wiped::new(head.to_vec()), head, parsed.headers);
     check_request_fields(version, &fields)?;
     let head_length = skipped + head.len();
     Ok(Some((RequestHead { method, version, fields, target }, head_length)))
@@ -197,31 +197,32 @@ pub(crate) fn response(
     }
     let reason = Span::of(head, parsed.reason.unwrap_or_default().as_bytes());
     let version = version(parsed.version);
-    let fields = Fields::new(Zeroizing::new(head.to_vec()), head, parsed.headers);
+    let fields = Fields::new(Wiped::new(head.to_vec()), head, parsed.headers);
     Ok(Some((ResponseHead { status, version, fields, reason }, head.len())))
 }
 
 /// Refuses early what can never become a request line of ours; `bytes` may end anywhere.
 fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
-    let mut words = bytes.splitn(2, |byte| *byte == b' ');
-    let method = words.next().unwrap_or_default();
+    let front = bytes.get(..=METHOD_BYTES_MAX).unwrap_or(bytes);
+    let end = memchr(b' ', front);
+    let method = front.get(..end.unwrap_or(front.len())).unwrap_or_default();
     if method.len() > METHOD_BYTES_MAX || !method.iter().all(u8::is_ascii_uppercase) {
         return Err(Kind::Malformed("the request line is not HTTP/1.1"));
     }
-    let Some(rest) = words.next() else {
+    let Some(rest) = end.and_then(|end| bytes.get(end + 1..)) else {
         return Ok(());
     };
     if method.is_empty() {
         return Err(Kind::Malformed("the request line has no method"));
     }
-    let target = rest.split(|byte| matches!(byte, b' ' | b'\r' | b'\n')).next().unwrap_or_default();
-    if target.len() > limits.target_bytes_max {
+    let length = rest.iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+    if length > limits.target_bytes_max {
         return Err(Kind::TargetTooLong);
     }
-    if !target.iter().all(u8::is_ascii_graphic) {
-        return Err(Kind::Malformed("the request-target has bytes that no URI has"));
+    match rest.get(length) {
+        None | Some(b' ' | b'\r' | b'\n') => Ok(()),
+        Some(_) => Err(Kind::Malformed("the request-target has bytes that no URI has")),
     }
-    Ok(())
 }
 
 /// The head at the front of `bytes`, empty line included, or `None` while it is incomplete.
@@ -229,34 +230,25 @@ fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
 /// httparse takes a bare LF for a line's end, and so do some servers, while others do not; that
 /// difference is what smuggles requests, so here a line ends with CR LF or the head is refused.
 fn complete_head(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
+    // Where the line begins that is looked at.
     let mut start = 0;
-    let mut rest = bytes;
-    while let Some(length) = memchr(b'\n', rest) {
-        let (line, after) = rest.split_at_checked(length + 1).unwrap_or_default();
-        let line = line.strip_suffix(b"\r\n").ok_or("a line must end with CR LF")?;
-        check_line(line)?;
-        start += length + 1;
-        rest = after;
-        if line.is_empty() {
-            return Ok(bytes.get(..start));
+    for place in memchr3_iter(b'\r', b'\n', 0, bytes) {
+        match (bytes.get(place), bytes.get(place + 1)) {
+            (Some(b'\r'), None) => return Ok(None),
+            (Some(b'\r'), Some(b'\n')) if place == start => return Ok(bytes.get(..place + 2)),
+            (Some(b'\r'), Some(b'\n')) => start = place + 2,
+            (Some(b'\n'), _) if place + 1 == start => {}
+            (Some(0), _) => return Err("a head has no NUL"),
+            _ => return Err("a line must end with CR LF"),
         }
     }
-    check_line(rest.strip_suffix(b"\r").unwrap_or(rest))?;
     Ok(None)
-}
-
-fn check_line(line: &[u8]) -> Result<(), &'static str> {
-    match memchr2(b'\r', 0, line).and_then(|place| line.get(place)) {
-        None => Ok(()),
-        Some(b'\r') => Err("a line must end with CR LF"),
-        Some(_) => Err("a head has no NUL"),
-    }
 }
 
 /// What RFC 9112 demands of a request's fields beyond their grammar.
 fn check_request_fields(version: Version, fields: &Fields) -> Result<(), Kind> {
     // CGI-like servers read `Content_Length` as `Content-Length`.
-    if fields.iter().any(|(name, _)| name.contains(&b'_')) {
+    if fields.has_byte(b'_') && fields.iter().any(|(name, _)| name.contains(&b'_')) {
         return Err(Kind::Malformed("a field's name has an underscore"));
     }
     let mut hosts = fields.all("host");

@@ -5,14 +5,17 @@
 //! credential is never used for another connector, nor for another version of the same Secret.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
 /// Whose connection it is, and whose login: a connector as its registry knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
+    /// Of all that follows, worked out once: a key is looked up with every request.
+    hash: u64,
     reference: ConnectorRef,
     uid: Box<str>,
     version: Box<str>,
@@ -38,6 +41,7 @@ impl Key {
             Access::Anonymous | Access::Unready(_) => Box::default(),
         };
         Self {
+            hash: 0,
             reference: connector.reference.clone(),
             uid: connector.uid.clone(),
             version,
@@ -45,6 +49,7 @@ impl Key {
             trust: connector.trust.id,
             purpose: Purpose::Registry,
         }
+        .hashed()
     }
 
     /// The key of connections to a storage at `origin` that the registry of `connector` redirects
@@ -62,6 +67,16 @@ impl Key {
             purpose: Purpose::Storage,
             ..Self::of(connector)
         }
+        .hashed()
+    }
+
+    fn hashed(mut self) -> Self {
+        // Without a secret: what goes in is the operator's, and no caller's.
+        let mut hasher = DefaultHasher::new();
+        let Self { hash: _, reference, uid, version, origin, trust, purpose } = &self;
+        (reference, uid, version, origin, trust, purpose).hash(&mut hasher);
+        self.hash = hasher.finish();
+        self
     }
 
     /// Whether what this key stands for may still serve `connector`, whose own key is `account`.
@@ -75,6 +90,12 @@ impl Key {
     /// The connector it belongs to.
     pub fn reference(&self) -> &ConnectorRef {
         &self.reference
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
     }
 }
 
@@ -99,9 +120,9 @@ impl<T> Pool<T> {
     }
 
     /// The connection that was used last under `key`, unless it has been unused for too long.
-    pub(crate) fn take(&mut self, key: &Key, now: Instant) -> Option<T> {
+    pub(crate) fn take(&mut self, key: &Arc<Key>, now: Instant) -> Option<T> {
         let mut keys = self.idle.get_mut(&key.reference)?.iter_mut();
-        let (connection, since) = keys.find(|idle| *idle.key == *key)?.connections.pop()?;
+        let (connection, since) = keys.find(|idle| idle.key == *key)?.connections.pop()?;
         (now.duration_since(since) < self.age_max).then_some(connection)
     }
 
@@ -111,7 +132,7 @@ impl<T> Pool<T> {
             Some(keys) => keys,
             None => self.idle.entry(key.reference.clone()).or_default(),
         };
-        let same = |idle: &&mut Idle<T>| Arc::ptr_eq(&idle.key, &key) || idle.key == key;
+        let same = |idle: &&mut Idle<T>| idle.key == key;
         match keys.iter_mut().find(same) {
             Some(idle) if idle.connections.len() >= self.per_key_max => {}
             Some(idle) => idle.connections.push((connection, now)),
@@ -156,7 +177,8 @@ mod tests {
         let origin = Origin { scheme: Scheme::Http, host: "harbor".into(), port: 80 };
         let reference = ConnectorRef::new("ci", "harbor");
         let (uid, version) = ("u".into(), version.into());
-        Arc::new(Key { reference, uid, version, origin, trust: 1, purpose: Purpose::Registry })
+        let purpose = Purpose::Registry;
+        Arc::new(Key { hash: 0, reference, uid, version, origin, trust: 1, purpose }.hashed())
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) mod mask;
 mod query;
 pub(crate) mod via;
 
-use zeroize::Zeroizing;
+use std::sync::Arc;
 
 use crate::body::Framing;
 use crate::counters::Route;
@@ -21,9 +21,11 @@ use crate::error::Kind;
 use crate::login::Presented;
 use crate::parse::{Method, ResponseHead, Version};
 use crate::route::Routed;
+use crate::snapshot::Names;
 use crate::target::api::{api_permits, shows_users};
-use crate::target::{Form, Resource};
-use crate::vocabulary::{Origin, RedirectPolicy, Secret};
+use crate::target::{Asked, Form, Resource};
+use crate::vocabulary::{RedirectPolicy, Secret};
+use crate::wiped::Wiped;
 
 pub(crate) use answer::{Held, Reply, is_redirection, retry_after};
 pub(crate) use query::Mount;
@@ -31,7 +33,7 @@ pub(crate) use query::Mount;
 /// A request as the registry gets it.
 pub(crate) struct Outbound {
     /// The complete head, the connector's credential inside.
-    pub(crate) head: Zeroizing<Vec<u8>>,
+    pub(crate) head: Wiped,
     pub(crate) method: Method,
     /// How the body is delimited: as the caller did it.
     pub(crate) framing: Framing,
@@ -46,15 +48,11 @@ pub(crate) struct Outbound {
 #[derive(Debug)]
 pub(crate) struct ReturnPath {
     form: Form,
-    /// `/namespaces/<namespace>/connectors/<name>`.
-    prefix: Box<str>,
-    origin: Origin,
-    aliases: Vec<Origin>,
-    base_path: Box<str>,
+    names: Arc<Names>,
     method: Method,
     route: Route,
     /// The path asked for, without the prefix: what a relative reference is resolved against.
-    asked: Box<str>,
+    asked: Asked,
     /// Whether a redirection to another host is for the caller to follow.
     passes_redirects: bool,
     /// Whether accounts of Harbor are asked for.
@@ -97,7 +95,7 @@ pub(crate) fn request(
     permitted(routed)?;
     let authorization = presented.authorization().map(checked).transpose()?;
     let asked = query::rewritten(target, &connector.reference, mount);
-    let authority = connector.origin.authority();
+    let authority = &routed.names.authority;
 
     // Enough for all of it: a vector that grew would leave a copy of the credential behind.
     let room = routed.head.fields.head_bytes() * 2
@@ -106,13 +104,13 @@ pub(crate) fn request(
         + request_id.len()
         + authorization.map_or(0, |value| value.expose().len())
         + ROOM_FOR_OUR_FIELDS;
-    let mut head = Zeroizing::new(Vec::with_capacity(room));
+    let mut head = Wiped::new(Vec::with_capacity(room));
     let question_mark = if asked.text.is_some() { "?" } else { "" };
     let path = [connector.base_path.as_ref(), target.rest(), question_mark];
     push(&mut head, [method.as_str(), " "]);
     push(&mut head, path);
     push(&mut head, [asked.text.as_deref().unwrap_or_default(), " HTTP/1.1\r\n"]);
-    push(&mut head, ["Host: ", &authority, "\r\n"]);
+    push(&mut head, ["Host: ", authority, "\r\n"]);
     fields::of_request(&routed.head.fields, shows_accounts(routed), &mut head);
     if let Some(value) = authorization {
         head.extend_from_slice(b"Authorization: ");
@@ -121,7 +119,7 @@ pub(crate) fn request(
     }
     push(&mut head, ["X-Request-ID: ", request_id, "\r\n"]);
     // Under this name we know a request that comes back to us (RFC 9110 §7.6.3).
-    push(&mut head, ["Via: 1.1 ", &via::pseudonym(request_id), "\r\n"]);
+    push(&mut head, ["Via: 1.1 ", via::PRODUCT, via::process(request_id), "\r\n"]);
     framing_of(method, routed.framing, &mut head);
     head.extend_from_slice(b"\r\n");
     debug_assert!(head.len() <= room, "the head outgrew its estimate");
@@ -207,16 +205,12 @@ pub(crate) fn mount_source(routed: &Routed) -> Option<String> {
 
 fn return_path(routed: &Routed) -> ReturnPath {
     let (connector, target) = (&*routed.connector, &routed.target);
-    let (namespace, name) = (connector.reference.namespace(), connector.reference.name());
     ReturnPath {
         form: target.form(),
-        prefix: ["/namespaces/", namespace, "/connectors/", name].concat().into_boxed_str(),
-        origin: connector.origin.clone(),
-        aliases: connector.aliases.clone(),
-        base_path: connector.base_path.clone(),
+        names: Arc::clone(&routed.names),
         method: routed.head.method,
         route: target.route(),
-        asked: target.rest().into(),
+        asked: target.asked().clone(),
         passes_redirects: connector.redirects.policy == RedirectPolicy::Pass,
         shows_accounts: shows_accounts(routed),
         storage: None,

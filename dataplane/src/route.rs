@@ -12,7 +12,7 @@ use crate::body::Framing;
 use crate::error::{Error, Kind, Stage};
 use crate::parse::RequestHead;
 use crate::pool::Key;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Names, Served, Snapshot};
 use crate::target::{Resource, Target};
 use crate::vocabulary::{Access, Connector, ConnectorRef};
 
@@ -28,6 +28,24 @@ pub(crate) struct Routed {
     pub(crate) connector: Arc<Connector>,
     /// The account that it is at its registry.
     pub(crate) account: Arc<Key>,
+    /// Its names.
+    pub(crate) names: Arc<Names>,
+    /// The number of the snapshot that says so.
+    seen: u64,
+}
+
+impl Routed {
+    /// The request of these parts, served by what the snapshot with the number `seen` has.
+    pub(crate) fn new(
+        head: RequestHead,
+        target: Target,
+        framing: Framing,
+        served: Served,
+        seen: u64,
+    ) -> Self {
+        let Served { connector, account, names } = served;
+        Self { head, target, framing, connector, account, names, seen }
+    }
 }
 
 /// Looks up what `allowed` names. A bare `/v2/` names nothing and is answered before.
@@ -35,16 +53,16 @@ pub(crate) fn find(
     allowed: Allowed,
     snapshot: &Snapshot,
     record: &mut Record,
-) -> Result<Routed, Error> {
+) -> Result<Box<Routed>, Error> {
     let parsed = allowed.into_parsed();
     let reference = parsed.target.connector();
     let reference = reference.ok_or(Error::new(Stage::Route, Kind::NoConnector))?;
-    let (connector, account) = ready(reference, snapshot, record)?;
+    let served = ready(reference, snapshot, record)?;
     if let Resource::Foreign(kind) = *parsed.target.resource() {
         return Err(Error::new(Stage::Parse, kind));
     }
-    let Parsed { head, target, framing, .. } = parsed;
-    Ok(Routed { head, target, framing, connector, account })
+    let Parsed { head, target, framing, .. } = *parsed;
+    Ok(Box::new(Routed::new(head, target, framing, served, snapshot.number())))
 }
 
 /// Looks once more, after a wait: whether the connector is another account by now, which then
@@ -54,13 +72,13 @@ pub(crate) fn renew(
     snapshot: &Snapshot,
     record: &mut Record,
 ) -> Result<bool, Error> {
-    let now = snapshot.connector(&routed.connector.reference);
-    if now.is_some_and(|now| Arc::ptr_eq(now, &routed.connector)) {
+    if snapshot.number() == routed.seen {
         return Ok(false);
     }
-    let (connector, account) = ready(&routed.connector.reference, snapshot, record)?;
-    let changed = account != routed.account;
-    (routed.connector, routed.account) = (connector, account);
+    let served = ready(&routed.connector.reference, snapshot, record)?;
+    let changed = served.account != routed.account;
+    (routed.connector, routed.account) = (served.connector, served.account);
+    (routed.names, routed.seen) = (served.names, snapshot.number());
     Ok(changed)
 }
 
@@ -68,16 +86,16 @@ fn ready(
     reference: &ConnectorRef,
     snapshot: &Snapshot,
     record: &mut Record,
-) -> Result<(Arc<Connector>, Arc<Key>), Error> {
+) -> Result<Served, Error> {
     let unready = Error::new(Stage::Route, Kind::ConnectorUnready);
-    let Some((connector, account)) = snapshot.served(reference) else {
+    let Some(served) = snapshot.served(reference) else {
         // Allowed a moment ago, deleted since.
         record.detail = Some("ConnectorNotFound".into());
         return Err(unready);
     };
-    if let Access::Unready(reason) = &connector.access {
+    if let Access::Unready(reason) = &served.connector.access {
         record.detail = Some(reason.clone());
         return Err(unready);
     }
-    Ok((Arc::clone(connector), Arc::clone(account)))
+    Ok(served.clone())
 }

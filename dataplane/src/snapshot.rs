@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +17,52 @@ use crate::vocabulary::{Connector, ConnectorRef, Origin};
 /// Everything a request can be routed by.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    connectors: HashMap<ConnectorRef, (Arc<Connector>, Arc<Key>)>,
+    connectors: HashMap<ConnectorRef, Served>,
     rights: u64,
+    number: u64,
+}
+
+/// A connector that requests can be served by, with what is worked out once for all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    /// The connector.
+    pub(crate) connector: Arc<Connector>,
+    /// The account that it is at its registry.
+    pub(crate) account: Arc<Key>,
+    /// Its names, here and there.
+    pub(crate) names: Arc<Names>,
+}
+
+/// By what a registry and its callers know the same places. It holds no credential, so that an
+/// answer can be rewritten by it however long its body takes.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// `/namespaces/<namespace>/connectors/<name>`.
+    pub(crate) prefix: Box<str>,
+    /// The value of `Host` for the registry.
+    pub(crate) authority: Box<str>,
+    /// See [`Connector::origin`].
+    pub(crate) origin: Origin,
+    /// See [`Connector::aliases`].
+    pub(crate) aliases: Vec<Origin>,
+    /// See [`Connector::base_path`].
+    pub(crate) base_path: Box<str>,
+}
+
+impl Served {
+    /// What there is to know of `connector`.
+    pub(crate) fn of(connector: Connector) -> Self {
+        let account = Arc::new(Key::of(&connector));
+        let (namespace, name) = (connector.reference.namespace(), connector.reference.name());
+        let names = Arc::new(Names {
+            prefix: ["/namespaces/", namespace, "/connectors/", name].concat().into(),
+            authority: connector.origin.authority().into(),
+            origin: connector.origin.clone(),
+            aliases: connector.aliases.clone(),
+            base_path: connector.base_path.clone(),
+        });
+        Self { connector: Arc::new(connector), account, names }
+    }
 }
 
 impl Snapshot {
@@ -26,22 +71,25 @@ impl Snapshot {
     /// reason the snapshot itself does not show: verdicts remembered under another number are
     /// asked again. A source whose rights are reviewed elsewhere (the cluster's) keeps it constant.
     pub fn new(connectors: impl IntoIterator<Item = Connector>, rights: u64) -> Self {
-        let entry = |connector: Connector| {
-            let account = Arc::new(Key::of(&connector));
-            (connector.reference.clone(), (Arc::new(connector), account))
-        };
+        let entry = |connector: Connector| (connector.reference.clone(), Served::of(connector));
         let connectors = connectors.into_iter().map(entry).collect();
-        Self { connectors, rights }
+        Self { connectors, rights, number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// The connector of that name, if there is one.
     pub fn connector(&self, reference: &ConnectorRef) -> Option<&Arc<Connector>> {
-        self.connectors.get(reference).map(|(connector, _)| connector)
+        self.connectors.get(reference).map(|served| &served.connector)
     }
 
-    /// The same with the account that it is at its registry.
-    pub(crate) fn served(&self, reference: &ConnectorRef) -> Option<&(Arc<Connector>, Arc<Key>)> {
+    /// The same with what goes with it.
+    pub(crate) fn served(&self, reference: &ConnectorRef) -> Option<&Served> {
         self.connectors.get(reference)
+    }
+
+    /// Tells this snapshot from every other: what was looked up under the same number need not be
+    /// looked up again. 0 only where there is no connector.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The first of `listed` whose registry is at `origin`: by its address or one of the others.
@@ -58,7 +106,7 @@ impl Snapshot {
 
     /// All connectors, in no order.
     pub fn connectors(&self) -> impl Iterator<Item = &Arc<Connector>> {
-        self.connectors.values().map(|(connector, _)| connector)
+        self.connectors.values().map(|served| &served.connector)
     }
 
     /// How many connectors there are.
@@ -76,6 +124,9 @@ impl Snapshot {
         self.rights
     }
 }
+
+/// See [`Snapshot::number`].
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// The writing end: one per process, shared by reference.
 #[derive(Clone, Debug, Default)]

@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::parse::{self, Method, ResponseHead};
 use crate::rewrite::Outbound;
 use crate::transport::{Transport, UNBOUNDED};
+use crate::wiped::Wiped;
 use crate::worker::Core;
 
 mod lookahead;
@@ -150,7 +151,7 @@ pub(crate) async fn relay(
         from: &outlet.transport,
         input: &mut outlet.buffer,
         to: &inbound.transport,
-        head: Zeroizing::new(head),
+        head: Wiped::new(head),
         framing,
         chunked_out,
         moved,

@@ -9,6 +9,9 @@ mod host;
 pub(crate) mod name;
 mod query;
 
+use std::borrow::Cow;
+use std::rc::Rc;
+
 use crate::counters::Route;
 use crate::error::Kind;
 use crate::limits::Limits;
@@ -63,9 +66,43 @@ pub(crate) struct Target {
     origin: Option<Box<Origin>>,
     form: Form,
     resource: Resource,
-    rest: Box<str>,
+    asked: Asked,
     query: Option<Box<str>>,
+}
+
+/// The path that was asked for, and the names in it: cheap to copy, for the record of the request
+/// and for its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    rest: Rc<str>,
     repository: Span,
+    reference: Span,
+}
+
+impl Asked {
+    fn new(rest: &str, resource: Resource, repository: Span) -> Self {
+        let reference = match resource {
+            Resource::Manifest { reference } => reference,
+            Resource::Blob { digest } | Resource::Referrers { digest } => digest,
+            _ => Span::default(),
+        };
+        Self { rest: rest.into(), repository, reference }
+    }
+
+    /// See [`Target::rest`].
+    pub(crate) fn rest(&self) -> &str {
+        &self.rest
+    }
+
+    /// See [`Target::repository`].
+    pub(crate) fn repository(&self) -> &str {
+        self.repository.text(&self.rest)
+    }
+
+    /// The tag or digest, as written; empty where there is none.
+    pub(crate) fn reference(&self) -> &str {
+        self.reference.text(&self.rest)
+    }
 }
 
 impl Target {
@@ -108,16 +145,12 @@ impl Target {
 
     /// The repository, without the connector's prefix; empty for a ping and Harbor's API.
     pub(crate) fn repository(&self) -> &str {
-        self.text(self.repository)
+        self.asked.repository()
     }
 
-    /// The tag or digest, as written; empty where there is none.
-    pub(crate) fn reference(&self) -> &str {
-        match self.resource {
-            Resource::Manifest { reference } => self.text(reference),
-            Resource::Blob { digest } | Resource::Referrers { digest } => self.text(digest),
-            _ => "",
-        }
+    /// The path and the names in it.
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     /// The digest of the blob that an upload ends as, where its query says it.
@@ -130,7 +163,7 @@ impl Target {
 
     /// The raw path without the connector's prefix: it begins with `/v2` or `/api/v2.0/`.
     pub(crate) fn rest(&self) -> &str {
-        &self.rest
+        self.asked.rest()
     }
 
     /// The raw query, without its question mark.
@@ -141,10 +174,6 @@ impl Target {
     /// What was asked for.
     pub(crate) fn resource(&self) -> &Resource {
         &self.resource
-    }
-
-    fn text(&self, span: Span) -> &str {
-        str::from_utf8(span.get(self.rest.as_bytes())).unwrap_or_default()
     }
 }
 
@@ -161,14 +190,15 @@ pub(crate) fn of(
     if head.method == Method::Connect {
         return forward::tunnel(head);
     }
-    let absolute = forward::absolute(head.target())?;
+    let asked = head.target();
+    let absolute = forward::absolute(asked)?;
     let (host, target) = match absolute {
         Some((_, authority, _)) if !is_host(authority.as_bytes()) => {
             return Err(Kind::Malformed("the target's authority is not a host"));
         }
         // The target's own authority counts and the `Host` is ignored (RFC 9112 §3.2.2).
-        Some((_, authority, path)) => (authority, path),
-        None => (head.host(), head.target()),
+        Some((_, authority, path)) => (Some(authority), path),
+        None => (None, asked),
     };
     if let Some((scheme, authority, path)) = absolute
         && !is_ours(authority, path, cluster_domain)
@@ -190,8 +220,8 @@ pub(crate) fn of_own_address(
     limits: &Limits,
 ) -> Result<Target, Kind> {
     let (host, target) = match forward::absolute(head.target())? {
-        Some((_, authority, path)) => (authority, path),
-        None => (head.host(), head.target()),
+        Some((_, authority, path)) => (Some(authority), path),
+        None => (None, head.target()),
     };
     local(head, host, target, cluster_domain, limits)
 }
@@ -204,21 +234,22 @@ fn is_ours(authority: &str, path: &str, cluster_domain: &str) -> bool {
     host::connector(authority, cluster_domain).is_some() || name::split_prefix(start).is_some()
 }
 
+/// `host` is the authority of the target, where it has one; else the `Host` field counts.
 fn local(
     head: &RequestHead,
-    host: &str,
+    host: Option<&str>,
     target: &str,
     cluster_domain: &str,
     limits: &Limits,
 ) -> Result<Target, Kind> {
-    let (path, query) = match target.split_once('?') {
+    let (path, query) = match name::split_once(target, b'?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
     name::check_path(path)?;
     let named = match path {
-        "/v2" | "/v2/" => Named { connector: None, form: Form::Host, rest: path.to_owned() },
-        _ => named(path, host, cluster_domain)?,
+        "/v2" | "/v2/" => Named { connector: None, form: Form::Host, rest: path.into() },
+        _ => named(path, || host.unwrap_or_else(|| head.host()), cluster_domain)?,
     };
     let (resource, repository) = resource(&named.rest)?;
     check_method(head.method, resource)?;
@@ -231,8 +262,7 @@ fn local(
         origin: None,
         form: named.form,
         resource,
-        repository,
-        rest: named.rest.into_boxed_str(),
+        asked: Asked::new(&named.rest, resource, repository),
         query: query.map(Box::from),
     })
 }
@@ -241,14 +271,18 @@ fn local(
 const TOKEN_SERVICE: &str = "/service/token";
 
 /// A path that has been told apart from the connector it names.
-struct Named {
+struct Named<'a> {
     connector: Option<ConnectorRef>,
     form: Form,
-    rest: String,
+    rest: Cow<'a, str>,
 }
 
 /// Finds the connector that `path`, or else `host`, names.
-fn named(path: &str, host: &str, cluster_domain: &str) -> Result<Named, Kind> {
+fn named<'a>(
+    path: &'a str,
+    host: impl FnOnce() -> &'a str,
+    cluster_domain: &str,
+) -> Result<Named<'a>, Kind> {
     // The path form has its prefix after `/v2/`, as an image's name has; Harbor's API before all.
     let (start, rest) = match path.strip_prefix("/v2/") {
         Some(rest) => ("/v2/", rest),
@@ -265,10 +299,10 @@ fn named(path: &str, host: &str, cluster_domain: &str) -> Result<Named, Kind> {
             ));
         }
         let connector = Some(ConnectorRef::new(namespace, name));
-        return Ok(Named { connector, form: Form::Path, rest });
+        return Ok(Named { connector, form: Form::Path, rest: rest.into() });
     }
-    let connector = host::connector(host, cluster_domain).ok_or(Kind::NoConnector)?;
-    Ok(Named { connector: Some(connector), form: Form::Host, rest: path.to_owned() })
+    let connector = host::connector(host(), cluster_domain).ok_or(Kind::NoConnector)?;
+    Ok(Named { connector: Some(connector), form: Form::Host, rest: path.into() })
 }
 
 /// The resource and, where there is one, the repository that `rest` names.
@@ -297,7 +331,7 @@ fn resource(rest: &str) -> Result<(Resource, Span), Kind> {
     } else if let Some(repository) = strip_either(path, "/blobs/uploads/", "/blobs/uploads") {
         (Resource::UploadStart, repository)
     } else {
-        let (parent, last) = path.rsplit_once('/').ok_or(unknown)?;
+        let (parent, last) = name::rsplit_once(path, b'/').ok_or(unknown)?;
         if let Some(repository) = parent.strip_suffix("/manifests") {
             name::check_reference(last)?;
             (Resource::Manifest { reference: place(last) }, repository)

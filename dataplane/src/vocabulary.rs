@@ -6,9 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use crate::error::Kind;
+use crate::wiped::Wiped;
 
 /// Which connector: a namespace and a name, both already checked to be DNS names.
 ///
@@ -133,13 +132,13 @@ impl fmt::Display for Origin {
 
 /// Bytes that must never be printed, and are wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Wiped);
 
 impl Secret {
     /// Takes the bytes over. The vector must not have been grown beyond its first allocation with
     /// the secret inside, or the old allocation keeps a copy.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Wiped::new(bytes))
     }
 
     /// The bytes. In the data plane only `rewrite` and `login` call this (`tests/tidy.rs`).
@@ -157,12 +156,17 @@ impl fmt::Debug for Secret {
 /// A caller's ServiceAccount token, wiped when dropped. It is not a [`Secret`]: whoever reviews it
 /// must read it, while a registry's credential is read by `rewrite` and `login` alone.
 #[derive(Clone)]
-pub struct Token(Zeroizing<Vec<u8>>);
+pub struct Token(Wiped);
 
 impl Token {
     /// Takes the token's bytes over.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Wiped::new(bytes))
+    }
+
+    /// The same for bytes that are wiped already.
+    pub(crate) fn of(bytes: Wiped) -> Self {
+        Self(bytes)
     }
 
     /// The token as the caller sent it.

@@ -22,6 +22,7 @@ use rustls::server::ProducesTickets;
 use self::contained::contained;
 use self::machine::{pin, random};
 use crate::accept;
+use crate::account::RequestId;
 use crate::authorise::Verdicts;
 use crate::certificates::{Certificates, Commission};
 use crate::counters::{AllCounters, Counters};
@@ -253,11 +254,10 @@ impl Core {
     }
 
     /// An id for the next request, unlike any other's.
-    pub(crate) fn next_request_id(&self) -> Box<str> {
+    pub(crate) fn next_request_id(&self) -> RequestId {
         let number = self.requests.get() + 1;
         self.requests.set(number);
-        let Self { process, index, .. } = self;
-        format!("{process:016x}-{index:x}-{number:x}").into_boxed_str()
+        RequestId::new(self.process, self.index, number)
     }
 
     /// Deals with one piece of mail.
@@ -295,7 +295,7 @@ impl Core {
         let snapshot = snapshots.current();
         let is_live = |key: &Key| {
             let served = snapshot.served(key.reference());
-            served.is_some_and(|(connector, account)| key.may_serve(connector, account))
+            served.is_some_and(|served| key.may_serve(&served.connector, &served.account))
         };
         // A connection that its registry has closed would otherwise be kept half open until then.
         self.pool.borrow_mut().expire(now, is_live, Transport::is_quiet);
@@ -444,7 +444,7 @@ mod tests {
         let bytes = size_of_val(&contained(serving, Arc::default()));
         // A task holds this for as long as its connection lives: whoever makes it grow, or shrink,
         // says so here.
-        assert!((1_200..2_400).contains(&bytes), "the future has {bytes} bytes");
+        assert!((600..1_200).contains(&bytes), "the future has {bytes} bytes");
     }
 
     #[test]

@@ -19,10 +19,10 @@ pub struct ControllerFlags {
     #[arg(
         long,
         value_name = "NAMESPACE",
-        env = "HARBOR_CONNECTOR_SYSTEM_NAMESPACE",
+        env = "HARBOR_CONNECTOR_NAMESPACE",
         default_value = "harbor-connector-system"
     )]
-    pub system_namespace: String,
+    pub namespace: String,
 
     /// The proxy's own Service in that namespace, to which the Service of each connector leads.
     #[arg(

@@ -25,28 +25,20 @@ pub struct Probes {
         default_value = "60", value_parser = seconds, hide_short_help = true)]
     pub probe_lease_seconds: Duration,
 
-    /// The namespace of this program's own objects in a cluster.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "HARBOR_CONNECTOR_NAMESPACE",
-        default_value = "harbor-connector-system"
-    )]
-    pub namespace: String,
-
     /// Under which name this process holds a Lease: its Pod's. By default the host's.
     #[arg(long, value_name = "NAME", env = "HARBOR_CONNECTOR_POD_NAME", hide_short_help = true)]
     pub pod_name: Option<String>,
 }
 
 impl Probes {
-    /// When it is looked, and as whom; nothing where this process does not take part.
-    pub fn rules(&self) -> Option<Rules> {
+    /// When it is looked, and as whom, by a Lease in `namespace`; nothing where this process does
+    /// not take part.
+    pub fn rules(&self, namespace: &str) -> Option<Rules> {
         let period = self.probe_seconds;
         (!period.is_zero()).then(|| Rules {
             period,
             lease: self.probe_lease_seconds,
-            namespace: self.namespace.clone(),
+            namespace: namespace.to_owned(),
             identity: self.identity(),
         })
     }

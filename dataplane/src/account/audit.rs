@@ -47,8 +47,8 @@ pub(super) fn write(record: &Record, why: &str) {
         registry_status = record.registry_status,
         bytes_up = record.bytes_up,
         bytes_down = record.bytes_down,
-        duration_ms = super::millis(record.elapsed()),
-        request_id = &*record.request_id,
+        duration_ms = super::millis(record.started.elapsed()),
+        request_id = record.request_id.as_str(),
     );
 }
 
@@ -121,7 +121,7 @@ fn is_refused_by_registry(record: &Record) -> bool {
 
 /// The repository, and the reference as the caller wrote it.
 fn names(record: &Record) -> (&str, &str) {
-    (&record.repository, &record.reference)
+    record.asked.as_ref().map_or(("", ""), |asked| (asked.repository(), asked.reference()))
 }
 
 /// The tag and the digest, as far as they are known.

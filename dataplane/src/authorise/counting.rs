@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam::channel::bounded;
 use futures_util::FutureExt as _;
@@ -19,7 +20,7 @@ use crate::parse::RequestHead;
 use crate::vocabulary::{Caller, ConnectorRef, Verdict};
 
 /// A request that nobody authorised.
-pub(crate) fn allowed(parsed: Parsed) -> Allowed {
+pub(crate) fn allowed(parsed: Box<Parsed>) -> Allowed {
     Allowed { parsed, token: None, listed: Vec::new() }
 }
 
@@ -40,7 +41,8 @@ pub(crate) fn hit(times: u64, head: &RequestHead) -> Option<()> {
     verdicts.deliver(asked.try_recv().ok()?.number, &Verdict::Allowed(caller), &limits);
 
     for _ in 0..times {
-        let verdict = verdicts.of(token_of()?, Some(&connector), 1, &limits).now_or_never()?;
+        let found = verdicts.of(token_of()?, Some(&connector), 1, Instant::now(), &limits);
+        let verdict = found.now_or_never()?;
         black_box(verdict.ok()?);
     }
     Some(())

@@ -18,7 +18,7 @@ use crate::worker::Core;
 
 /// See [`super::check`].
 pub(super) async fn check(
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     core: &Core,
     record: &mut Record,
 ) -> Result<Allowed, Error> {
@@ -69,7 +69,7 @@ pub(super) async fn again(
 }
 
 async fn inside(
-    parsed: Parsed,
+    parsed: Box<Parsed>,
     interception: &Rc<Interception>,
     core: &Core,
     record: &mut Record,
@@ -88,18 +88,19 @@ async fn ask(
     record: &mut Record,
 ) -> Result<bool, Error> {
     let rights = core.with_snapshot(Snapshot::rights);
-    let verdict = core.verdicts.of(token.clone(), Some(connector), rights, &core.limits).await;
+    let (now, limits) = (record.look(), &core.limits);
+    let verdict = core.verdicts.of(token.clone(), Some(connector), rights, now, limits).await;
     match verdict.map_err(fail)? {
-        Verdict::Allowed(caller) => {
-            record.caller = Some(caller);
+        (Verdict::Allowed(caller), since) => {
+            record.allowed(caller, since);
             Ok(true)
         }
-        Verdict::Denied(caller) => {
+        (Verdict::Denied(caller), _) => {
             record.caller = Some(Arc::clone(&caller));
             Ok(false)
         }
-        Verdict::Unauthenticated => Err(fail(Kind::TokenRejected)),
-        Verdict::Unavailable => Err(fail(Kind::ReviewUnavailable)),
+        (Verdict::Unauthenticated, _) => Err(fail(Kind::TokenRejected)),
+        (Verdict::Unavailable, _) => Err(fail(Kind::ReviewUnavailable)),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io::IoSlice;
+use std::mem;
 use std::time::SystemTime;
 
 use super::{Ahead, Next, Ready, held};
@@ -24,58 +25,62 @@ use crate::worker::Core;
 /// Brings the registry's answer to the caller.
 pub(super) async fn answer(
     inbound: &Inbound,
-    ready: Ready,
+    mut ready: Box<Ready>,
     answered: Answered,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
 ) -> Result<Next, Error> {
     let Answered { head, framing, early } = answered;
-    let Ready { mut outlet, outbound, shown } = ready;
-    let back = outbound.return_path;
+    let Ready { outlet, outbound, shown } = &mut *ready;
+    // Nothing is asked again from here on, and the body may take its time.
+    drop(mem::take(&mut outbound.head));
+    let back = &outbound.return_path;
     let close = ahead.close || early || framing == Framing::UntilClose || core.is_draining();
     let next = if early { Next::Linger } else { after(close) };
     let reusable = head.keep_alive() && !early && framing != Framing::UntilClose;
     let reply = if record.bytes_up > 0 && invites_repetition(head.status) {
         Reply::Replace(Kind::UploadInterrupted)
     } else {
-        rewrite::response(&head, framing, &back, !close, ahead.version)
+        rewrite::response(&head, framing, back, !close, ahead.version)
             .map_err(|kind| Error::new(Stage::Rewrite, kind))?
     };
     match reply {
         Reply::Relay(answer) => {
             record.status = answer.status;
-            let end = relay(inbound, &mut outlet, answer.head, framing, ahead, record, core).await;
+            let end = relay(inbound, outlet, answer.head, framing, ahead, record, core).await;
             record.end = Some(end);
             if end.is_err() {
                 return Ok(Next::Cut);
             }
         }
         Reply::Replace(kind) => {
-            let next = refuse(inbound, Error::new(Stage::Stream, kind), close, record, core).await;
-            if stream::swallow(&mut outlet, framing, &core.limits).await && reusable {
-                connect::keep(outlet, core);
+            let error = Error::new(Stage::Stream, kind);
+            let next = Box::pin(refuse(inbound, error, close, record, core)).await;
+            let whole = Box::pin(stream::swallow(outlet, framing, &core.limits)).await;
+            if whole && reusable {
+                connect::keep(ready.outlet, core);
             }
             return Ok(next);
         }
         Reply::Hold(held) => {
-            let (head, back, shown, version) = (&head, &back, &shown, ahead.version);
+            let (head, version) = (&head, ahead.version);
             let answer = held::Answer { head, framing, back, held, shown, close, version };
-            if !held::look_through(inbound, &mut outlet, answer, record, core).await? {
+            if !Box::pin(held::look_through(inbound, outlet, answer, record, core)).await? {
                 return Ok(next);
             }
         }
         Reply::ReplaceBody { status, retry_after } => {
             let bytes = reply::unreadable(status, retry_after.as_deref(), record, close);
             record.status = status;
-            record.end = Some(say(inbound, &bytes, core).await);
-            if !stream::swallow(&mut outlet, framing, &core.limits).await {
+            record.end = Some(Box::pin(say(inbound, &bytes, core)).await);
+            if !Box::pin(stream::swallow(outlet, framing, &core.limits)).await {
                 return Ok(next);
             }
         }
     }
     if reusable {
-        connect::keep(outlet, core);
+        connect::keep(ready.outlet, core);
     }
     Ok(next)
 }

@@ -27,9 +27,10 @@ use crate::worker::Core;
 
 /// Whether `parsed` asks for a tunnel to where its caller already is.
 pub(super) fn leads_here(parsed: &Parsed, inbound: &Inbound, core: &Core) -> bool {
-    let local = inbound.transport.socket().local_address().ok();
-    let here = parsed.target.origin().is_some_and(|origin| core.own.is_here(origin, local));
-    parsed.target.route() == Route::Connect && here
+    let origin = parsed.target.origin().filter(|_| parsed.target.route() == Route::Connect);
+    origin.is_some_and(|origin| {
+        core.own.is_here(origin, inbound.transport.socket().local_address().ok())
+    })
 }
 
 /// Whether no connector serves what `allowed` asks for.
@@ -62,7 +63,8 @@ pub(super) async fn to_connector(
     let subject = Subject::Registry(interception.origin.host.clone());
     let config = core.certificates.of(&subject, &core.limits).await;
     let config = config.map_err(|kind| Error::new(Stage::Connect, kind))?;
-    record.connected_after = Some(record.elapsed());
+    record.look();
+    record.connected_after = Some(record.until_latest());
     established(inbound, record, core).await?;
     core.counters.interceptions.add(1);
     Ok(Next::Intercept(Box::new(interception), config))
@@ -86,7 +88,8 @@ pub(super) async fn elsewhere(
     check_plain(inbound)?;
     let dialled = passthrough::dial(origin, core).await;
     let host = dialled.map_err(|kind| Error::new(Stage::Connect, kind))?;
-    record.connected_after = Some(record.elapsed());
+    record.look();
+    record.connected_after = Some(record.until_latest());
     established(inbound, record, core).await?;
     core.counters.tunnels.add(1);
     core.counters.tunnels_open.up();

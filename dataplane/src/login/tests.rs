@@ -9,6 +9,7 @@ use crate::body;
 use crate::fuzzing::{connector, limits};
 use crate::mailbox::mailbox;
 use crate::parse;
+use crate::snapshot::Served;
 use crate::target;
 use crate::vocabulary::ConnectorRef;
 
@@ -19,9 +20,8 @@ fn routed(line: &str) -> Routed {
     let (head, _) = parse::request(head.as_bytes(), &limits()).unwrap().unwrap();
     let target = target::of(&head, "cluster.local", &limits()).unwrap();
     let framing = body::of_request(&head).unwrap();
-    let connector = Arc::new(connector(ConnectorRef::new("ci", "h")));
-    let account = Arc::new(Key::of(&connector));
-    Routed { head, target, framing, connector, account }
+    let served = Served::of(connector(ConnectorRef::new("ci", "h")));
+    Routed::new(head, target, framing, served, 1)
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn wide() -> Limits {
 
 /// What is known of the standing; nothing where a request would have to wait.
 fn known(logins: &Logins, account: &Arc<Key>) -> Option<Standing> {
-    match logins.look(account, &wide()).unwrap() {
+    match logins.look(account, Instant::now(), &wide()).unwrap() {
         Look::Known(standing) => Some(standing),
         Look::Wait(_) => None,
     }
@@ -68,7 +68,7 @@ fn known(logins: &Logins, account: &Arc<Key>) -> Option<Standing> {
 #[test]
 fn a_standing_is_asked_for_once_and_remembered_until_told_otherwise() {
     let (logins, asked, account) = logins();
-    let Look::Wait(mut first) = logins.look(&account, &wide()).unwrap() else {
+    let Look::Wait(mut first) = logins.look(&account, Instant::now(), &wide()).unwrap() else {
         panic!("nothing is known yet");
     };
     assert_eq!(known(&logins, &account), None);
@@ -91,7 +91,7 @@ fn a_standing_is_asked_for_once_and_remembered_until_told_otherwise() {
 #[test]
 fn whoever_waits_for_an_account_that_is_retired_is_let_go() {
     let (logins, _asked, account) = logins();
-    let Look::Wait(mut told) = logins.look(&account, &wide()).unwrap() else {
+    let Look::Wait(mut told) = logins.look(&account, Instant::now(), &wide()).unwrap() else {
         panic!("nothing is known yet");
     };
     logins.expire(|_| false, &wide());

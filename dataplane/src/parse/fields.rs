@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use memchr::memchr;
+
+use crate::wiped::Wiped;
 
 /// A place in a text that somebody else owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,11 @@ impl Span {
         }
     }
 
+    /// What lies there in a text; empty if it is cut out of the middle of a character.
+    pub(crate) fn text(self, whole: &str) -> &str {
+        whole.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
     /// What lies there.
     pub(crate) fn get(self, whole: &[u8]) -> &[u8] {
         let (start, end) = (self.start as usize, self.end as usize);
@@ -37,17 +44,13 @@ impl Span {
 
 /// The fields of a head, in the order they came.
 pub(crate) struct Fields {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Wiped,
     spans: Vec<(Span, Span)>,
 }
 
 impl Fields {
     /// Takes over `bytes`, a copy of the `head` that `parsed` points into.
-    pub(super) fn new(
-        bytes: Zeroizing<Vec<u8>>,
-        head: &[u8],
-        parsed: &[httparse::Header<'_>],
-    ) -> Self {
+    pub(super) fn new(bytes: Wiped, head: &[u8], parsed: &[httparse::Header<'_>]) -> Self {
         let span = |field: &httparse::Header<'_>| {
             (Span::of(head, field.name.as_bytes()), Span::of(head, field.value))
         };
@@ -83,6 +86,11 @@ impl Fields {
             .flat_map(|value| value.split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
             .filter(|token| !token.is_empty())
+    }
+
+    /// Whether `byte` is anywhere in the head.
+    pub(super) fn has_byte(&self, byte: u8) -> bool {
+        memchr(byte, &self.bytes).is_some()
     }
 
     /// How many bytes the head had.

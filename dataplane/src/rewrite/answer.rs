@@ -182,7 +182,7 @@ fn link(value: &[u8], back: &ReturnPath) -> Result<Option<String>, Kind> {
     let Ok(mut rest) = str::from_utf8(value) else {
         return foreign();
     };
-    let mut rewritten = String::with_capacity(rest.len() + back.prefix.len());
+    let mut rewritten = String::with_capacity(rest.len() + back.names.prefix.len());
     while let Some((before, after)) = rest.split_once('<') {
         let Some((address, after)) = after.split_once('>') else {
             return foreign();

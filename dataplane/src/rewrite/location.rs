@@ -39,16 +39,16 @@ pub(super) fn place(reference: &[u8], back: &ReturnPath) -> Option<Place> {
         if !is_ours(authority, scheme, back)? {
             return Some(Place::Elsewhere);
         }
-        secured = scheme == Scheme::Https && back.origin.scheme == Scheme::Http;
+        secured = scheme == Scheme::Https && back.names.origin.scheme == Scheme::Http;
         below_base(path, back)?.to_owned()
     } else if head.is_empty() {
-        back.asked.to_string()
+        back.asked.rest().to_owned()
     } else {
         // `http:evil` has a scheme and no authority; some read it as a host.
         if head.split('/').next().is_some_and(|first| first.contains(':')) {
             return None;
         }
-        let (directory, _) = back.asked.rsplit_once('/')?;
+        let (directory, _) = back.asked.rest().rsplit_once('/')?;
         [directory, "/", head].concat()
     };
     if !stays_within(&path, back) {
@@ -69,7 +69,7 @@ pub(crate) fn is_reference_byte(byte: u8) -> bool {
 /// The path without the base path of the connector's address, if it has it: a registry that does
 /// not know what it is mounted under leaves it out.
 fn below_base<'a>(path: &'a str, back: &ReturnPath) -> Option<&'a str> {
-    let stripped = path.strip_prefix(back.base_path.as_ref());
+    let stripped = path.strip_prefix(back.names.base_path.as_ref());
     stripped.filter(|rest| rest.starts_with('/')).or(Some(path)).filter(|path| !path.is_empty())
 }
 
@@ -92,7 +92,7 @@ fn is_ours(authority: &str, scheme: Scheme, back: &ReturnPath) -> Option<bool> {
         let as_meant = port.unwrap_or(scheme.default_port()) == origin.port;
         *origin.host == *host && (as_written || as_meant)
     };
-    Some(same(&back.origin) || back.aliases.iter().any(same))
+    Some(same(&back.names.origin) || back.names.aliases.iter().any(same))
 }
 
 /// Host without brackets, and port; `None` for user information and everything else odd.
@@ -156,7 +156,9 @@ fn for_caller(path: &str, query: Option<&str>, back: &ReturnPath) -> String {
     let (question_mark, query) = query.map_or(("", ""), |query| ("?", query));
     match (back.form, path.strip_prefix("/v2")) {
         (Form::Host | Form::Forward, _) => [path, question_mark, query].concat(),
-        (Form::Path, Some(rest)) => ["/v2", &back.prefix, rest, question_mark, query].concat(),
-        (Form::Path, None) => [&back.prefix, path, question_mark, query].concat(),
+        (Form::Path, Some(rest)) => {
+            ["/v2", &back.names.prefix, rest, question_mark, query].concat()
+        }
+        (Form::Path, None) => [&back.names.prefix, path, question_mark, query].concat(),
     }
 }

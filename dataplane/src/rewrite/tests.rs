@@ -8,9 +8,9 @@ use super::*;
 use crate::body;
 use crate::fuzzing::{self, CREDENTIAL, Dice, connector, limits};
 use crate::parse;
-use crate::pool::Key;
+use crate::snapshot::Served;
 use crate::target;
-use crate::vocabulary::{Access, ApiPolicy, Connector, ConnectorRef, Credential, Scheme};
+use crate::vocabulary::{Access, ApiPolicy, Connector, ConnectorRef, Credential, Origin, Scheme};
 
 const P: &str = "/v2/namespaces/ci/connectors/h";
 const PUSH: &str = "POST /v2/namespaces/ci/connectors/h/p/r/blobs/uploads/";
@@ -25,8 +25,7 @@ fn routed_by(line: &str, fields: &str, change: impl FnOnce(&mut Connector)) -> R
     let framing = body::of_request(&head).unwrap();
     let mut connector = connector(ConnectorRef::new("ci", "h"));
     change(&mut connector);
-    let account = Arc::new(Key::of(&connector));
-    Routed { head, target, framing, connector: Arc::new(connector), account }
+    Routed::new(head, target, framing, Served::of(connector), 1)
 }
 
 fn routed(line: &str, fields: &str) -> Routed {

@@ -7,9 +7,17 @@ use crate::parse::Fields;
 
 /// The pseudonym: made of the part of a request's id that all requests of the process share.
 pub(crate) fn pseudonym(request_id: &str) -> String {
-    let process = request_id.split('-').next().unwrap_or_default();
-    ["harbor-connector-", process].concat()
+    [PRODUCT, process(request_id)].concat()
 }
+
+/// What a request's id has in common with those of all requests of the process: the second half of
+/// the pseudonym, after [`PRODUCT`].
+pub(super) fn process(request_id: &str) -> &str {
+    request_id.split_once('-').map_or(request_id, |(process, _)| process)
+}
+
+/// With what every pseudonym begins.
+pub(super) const PRODUCT: &str = "harbor-connector-";
 
 /// Whether a message with `fields` has passed the one that is called `pseudonym`.
 pub(crate) fn has_passed(fields: &Fields, pseudonym: &str) -> bool {

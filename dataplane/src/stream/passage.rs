@@ -8,8 +8,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use zeroize::Zeroizing;
-
 use super::sink::Sink;
 use super::splice;
 use crate::body::Framing;
@@ -17,6 +15,7 @@ use crate::buffer::{Block, Buffer};
 use crate::limits::Limits;
 use crate::pipes::Pipes;
 use crate::transport::Transport;
+use crate::wiped::Wiped;
 
 /// Why a body did not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub(crate) struct Passage<'a> {
     /// Where it goes.
     pub(crate) to: &'a Transport,
     /// The head to be sent before it, and wiped: it may hold a credential.
-    pub(crate) head: Zeroizing<Vec<u8>>,
+    pub(crate) head: Wiped,
     /// How it arrives.
     pub(crate) framing: Framing,
     /// Whether it leaves in chunks.

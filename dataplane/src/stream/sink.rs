@@ -10,13 +10,12 @@ use std::io::IoSlice;
 use std::iter;
 use std::mem;
 
-use zeroize::Zeroizing;
-
 use super::passage::Broken;
 use crate::body::{ChunkPlace, Decoder, Framing, Step};
 use crate::io::Socket;
 use crate::limits::Limits;
 use crate::transport::Transport;
+use crate::wiped::Wiped;
 
 /// Where a body goes, and how far it has come.
 pub(super) struct Sink<'a> {
@@ -27,7 +26,7 @@ pub(super) struct Sink<'a> {
     /// The bounds.
     pub(super) limits: &'a Limits,
     to: &'a Transport,
-    head: Zeroizing<Vec<u8>>,
+    head: Wiped,
     chunked_out: bool,
     bytes_max: u64,
     /// Whether the CR LF after the last chunk's data is still to be sent.
@@ -38,7 +37,7 @@ impl<'a> Sink<'a> {
     /// The receiver `to` of a body; `head` goes before it.
     pub(super) fn new(
         to: &'a Transport,
-        head: Zeroizing<Vec<u8>>,
+        head: Wiped,
         framing: Framing,
         chunked_out: bool,
         moved: &'a Cell<u64>,
@@ -169,7 +168,7 @@ impl<'a> Sink<'a> {
         };
         room.iter_mut().zip(slices).for_each(|(slot, slice)| *slot = slice);
         let sent = self.to.write_all(room, self.limits.body_progress_wait).await;
-        self.head = Zeroizing::default();
+        self.head = Wiped::default();
         sent.map_err(|_| Broken::SinkGone)
     }
 }

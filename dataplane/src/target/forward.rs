@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Form, Resource, Target, check_body, check_method, name, query, resource};
+use super::{Asked, Form, Resource, Target, check_body, check_method, name, query, resource};
 use crate::error::Kind;
 use crate::limits::Limits;
 use crate::parse::{Method, RequestHead, Span};
@@ -116,8 +116,7 @@ fn target(
         origin: Some(Box::new(origin)),
         form: Form::Forward,
         resource,
-        repository,
-        rest: rest.into_boxed_str(),
+        asked: Asked::new(&rest, resource, repository),
         query: query.map(Box::from),
     }
 }

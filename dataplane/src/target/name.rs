@@ -2,6 +2,8 @@
 //!
 //! Texts in, yes or no out. It never decodes a percent sign.
 
+use memchr::{memchr, memchr_iter, memrchr};
+
 use crate::error::Kind;
 
 /// Refuses a path that nginx, Go and Harbor might normalise differently: Harbor's nginx decodes
@@ -16,6 +18,9 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
     };
     if closed && body != "/v2" && !body.ends_with("/blobs/uploads") {
         return Err(Kind::NameInvalid("the path ends with a slash"));
+    }
+    if is_plain(body) {
+        return Ok(());
     }
     for segment in body.split('/').skip(1) {
         if matches!(segment, "" | "." | "..") {
@@ -40,27 +45,72 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
     Ok(())
 }
 
+/// Whether a path has neither percent signs nor segments that are empty or begin with a dot, as
+/// nearly none has.
+fn is_plain(path: &str) -> bool {
+    let path = path.as_bytes();
+    let opens_well = |slash: usize| !matches!(path.get(slash + 1), None | Some(b'/' | b'.'));
+    path.iter().all(|byte| is_path_byte(*byte) || *byte == b'/')
+        && memchr_iter(b'/', path).all(opens_well)
+}
+
 /// Unreserved characters (RFC 3986 §2.3), the colon and signs of digests and upload ids.
 fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:=+@".contains(&byte)
+    let bits = match byte / 64 {
+        0 => PATH_BYTES.0,
+        1 => PATH_BYTES.1,
+        _ => 0,
+    };
+    (bits >> (byte % 64)) & 1 == 1
+}
+
+/// A bit for each of them: those below 64, and those from there on.
+const PATH_BYTES: (u64, u64) = {
+    let (mut low, mut high) = (0, 0);
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let sign = matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'=' | b'+' | b'@');
+        if byte.is_ascii_alphanumeric() || sign {
+            if byte < 64 {
+                low |= 1 << byte;
+            } else {
+                high |= 1 << (byte - 64);
+            }
+        }
+        byte += 1;
+    }
+    (low, high)
+};
+
+/// `text` before and after the first `byte`, which is ASCII.
+pub(super) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let place = memchr(byte, text.as_bytes())?;
+    Some((text.get(..place)?, text.get(place + 1..)?))
+}
+
+/// `text` before and after the last `byte`, which is ASCII.
+pub(super) fn rsplit_once(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let place = memrchr(byte, text.as_bytes())?;
+    Some((text.get(..place)?, text.get(place + 1..)?))
 }
 
 /// Splits `namespaces/<namespace>/connectors/<name>/<rest>`, if `path` has all of it.
 pub(crate) fn split_prefix(path: &str) -> Option<((&str, &str), &str)> {
-    let (namespace, rest) = path.strip_prefix("namespaces/")?.split_once('/')?;
-    let (name, rest) = rest.strip_prefix("connectors/")?.split_once('/')?;
+    let (namespace, rest) = split_once(path.strip_prefix("namespaces/")?, b'/')?;
+    let (name, rest) = split_once(rest.strip_prefix("connectors/")?, b'/')?;
     Some(((namespace, name), rest))
 }
 
 /// Whether `name` is a repository's: at most 255 bytes, the specification's grammar.
 pub(crate) fn is_repository(name: &str) -> bool {
-    name.len() <= REPOSITORY_BYTES_MAX && name.split('/').all(is_component)
+    let mut components = name.as_bytes().split(|byte| *byte == b'/');
+    name.len() <= REPOSITORY_BYTES_MAX && components.all(is_component)
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
-fn is_component(text: &str) -> bool {
+fn is_component(text: &[u8]) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     loop {
         let word = rest.iter().take_while(|byte| plain(**byte)).count();
         let (word, after) = rest.split_at_checked(word).unwrap_or_default();

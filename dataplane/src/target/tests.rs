@@ -22,7 +22,7 @@ fn check_at(line: &str, host: &str, expected: Result<&str, &str>) {
     let described = target(line, host, "").map(|target| {
         let connector = target.connector().map_or("-".to_owned(), ToString::to_string);
         let (route, form) = (target.route().as_str(), target.form());
-        let names = format!("{} {}", target.repository(), target.reference());
+        let names = format!("{} {}", target.repository(), target.asked().reference());
         format!("{route} {connector} {form:?} {} {names}", target.rest()).trim_end().to_owned()
     });
     let described = described.map_err(|kind| kind.facts().word);
