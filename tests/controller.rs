@@ -141,13 +141,14 @@ fn the_pages_connector_pasted_gets_its_service_its_address_and_its_conditions() 
     let owner = &service["metadata"]["ownerReferences"][0];
     assert_eq!((&owner["kind"], &owner["name"]), (&json!("Connector"), &json!(name)));
     assert_eq!((&owner["uid"], &owner["controller"]), (&object["metadata"]["uid"], &json!(true)));
-    for object in [&service, &object] {
+    let written_by = |object: &Value, operation: &str| {
         let managers = object["metadata"]["managedFields"].as_array().expect("managers");
-        let ours = managers.iter().filter(|one| one["manager"] == "harbor-connector-controller");
-        assert!(
-            ours.clone().count() > 0 && ours.into_iter().all(|one| one["operation"] == "Apply")
-        );
-    }
+        managers.iter().any(|one| {
+            one["manager"] == "harbor-connector-controller" && one["operation"] == operation
+        })
+    };
+    assert!(written_by(&object, "Apply") && !written_by(&object, "Update"));
+    assert!(written_by(&service, "Update"), "made by a create");
 
     probed(&cluster, name, "True");
     let object = until(&cluster, name, "Ready", "True");
@@ -227,6 +228,31 @@ fn a_foreign_service_of_the_same_name_is_left_alone_and_once_it_is_gone_all_is_w
         service(&cluster, "harbor-connector").expect("ours")["spec"]["type"],
         "ExternalName"
     );
+}
+
+#[test]
+fn a_foreign_service_that_the_watch_has_not_shown_yet_is_left_alone_too() {
+    let mut cluster = cluster();
+    let own = cluster.namespace.clone();
+    let Some(server) = cluster.stand_in() else {
+        return;
+    };
+    server.delay("GET /api/v1/services", Duration::from_secs(2));
+    let _controller = Controller::elected(&cluster, &[]);
+    let class = format!("/apis/{CONNECTORS}/connectorclasses/harbor");
+    eventually("the first list", || {
+        (standing(&cluster.ask("GET", &class, None).1, "Ready") == "True").then_some(())
+    });
+    // The watch after that list begins late. Nobody owns the type of such a Service, so an apply
+    // would conflict with nothing.
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: c-harbor-connector, namespace: {own}}}, \
+         spec: {{ports: [{{port: 8080}}]}}}}"
+    ));
+    let before = service(&cluster, "harbor-connector").expect("theirs");
+    cluster.apply(PAGE);
+    until(&cluster, "harbor-connector", "ProxyServiceReady", "False ProxyServiceConflict");
+    assert_eq!(service(&cluster, "harbor-connector"), Some(before), "not a byte of it");
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Writes to the API server what a connector needs, each by server-side apply.
+//! Writes to the API server what a connector needs.
 //!
 //! [`Work`] in, what the API server answered out. Before each write the Lease is looked at: whoever
-//! does not hold it any more writes nothing. A Service that may be somebody else's is applied
-//! without force, one of ours with its uid; so no write can take over what is not ours.
+//! does not hold it any more writes nothing. A Service is first made by a create, which fails where
+//! there is one already: an apply would join somebody's Service that our watch has not shown yet,
+//! and has no condition against it. One of ours is applied with its uid.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -154,16 +155,19 @@ impl Writer {
     /// What there is to say about the Service after it was written, if it had to be. A refusal is
     /// reported, and is a failure too, so that it is tried again.
     async fn service(&self, serving: &Serving, written: &mut Written) -> Result<Finding, Failure> {
-        let (service, how) = match &serving.service {
+        let service = match &serving.service {
             Step::Settled(finding) => return Ok(finding.clone()),
-            Step::Make(service) => (service, PatchParams::apply(MANAGER)),
-            Step::Mend(service) => (service, apply()),
+            Step::Make(service) | Step::Mend(service) => service,
         };
         let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
         let services: Api<Service> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = Patch::Apply(service);
-        let failure = match self.within(Object::Service, services.patch(&name, &how, &patch)).await
-        {
+        let answer = if let Step::Make(_) = serving.service {
+            self.within(Object::Service, services.create(&made_by_us(), service)).await
+        } else {
+            let (how, patch) = (apply(), Patch::Apply(service));
+            self.within(Object::Service, services.patch(&name, &how, &patch)).await
+        };
+        let failure = match answer {
             Ok(stored) => {
                 written.service = Some(stored);
                 return Ok(Finding::holds(SERVICE_READY));
@@ -225,8 +229,8 @@ impl Writer {
             ..Default::default()
         };
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let how = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-        if let Err(failure) = self.within(Object::Event, events.create(&how, &event)).await {
+        let told = self.within(Object::Event, events.create(&made_by_us(), &event)).await;
+        if let Err(failure) = told {
             tracing::warn!(namespace, name, %failure, "an Event could not be written");
         }
     }
@@ -256,6 +260,11 @@ fn object(kind: &str, uid: Option<&str>, part: &str, fields: &impl Serialize) ->
         object["metadata"]["uid"] = uid.into();
     }
     object
+}
+
+/// A create under our name.
+fn made_by_us() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() }
 }
 
 /// A server-side apply that takes our own fields back if somebody wrote into them.
