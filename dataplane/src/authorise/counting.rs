@@ -20,7 +20,7 @@ use crate::vocabulary::{Caller, ConnectorRef, Verdict};
 
 /// A request that nobody authorised.
 pub(crate) fn allowed(parsed: Parsed) -> Allowed {
-    Allowed { parsed, token: None }
+    Allowed { parsed, token: None, listed: Vec::new() }
 }
 
 /// Takes the token from `head` and finds its verdict in the memory, `times` times.
