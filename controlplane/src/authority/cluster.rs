@@ -114,17 +114,15 @@ impl Keeper {
         // make the write below fail, and never replace newer ones.
         let published = self.place.published().await;
         let Some(stored) = self.place.stored().await? else {
-            return match self.lost(&published, now)? {
-                Some(kept) => self.place.create(&kept).await.map(|()| PAUSE_MIN),
-                None => Ok(LOST_LOOK),
-            };
+            let Some(kept) = self.lost(&published, now)? else { return Ok(LOST_LOOK) };
+            self.place.create(&kept).await?;
+            return Ok(self.filled());
         };
         let mut kept = stored.kept.clone();
         if kept.is_empty() {
-            return match self.lost(&published, now)? {
-                Some(kept) => self.place.replace(&stored, &kept).await.map(|()| PAUSE_MIN),
-                None => Ok(LOST_LOOK),
-            };
+            let Some(kept) = self.lost(&published, now)? else { return Ok(LOST_LOOK) };
+            self.place.replace(&stored, &kept).await?;
+            return Ok(self.filled());
         }
         if kept.complete(now).map_err(|cause| self.place.content(cause))? {
             return self.place.replace(&stored, &kept).await.map(|()| PAUSE_MIN);
@@ -142,7 +140,6 @@ impl Keeper {
         now: OffsetDateTime,
     ) -> Result<Option<Kept>, Error> {
         if let Some(good) = &self.good {
-            tracing::warn!("the CA's keys were removed: they are put back");
             return Ok(Some(good.clone()));
         }
         let is_trusted =
@@ -153,8 +150,17 @@ impl Keeper {
         }
         let mut kept = Kept::default();
         kept.complete(now).map_err(|cause| self.place.content(cause))?;
-        tracing::info!(secret = self.place.secret_name(), "a CA is made");
         Ok(Some(kept))
+    }
+
+    /// Says that this process has filled the Secret; when to look at it.
+    fn filled(&self) -> Duration {
+        let secret = self.place.secret_name();
+        match self.good {
+            Some(_) => tracing::warn!(secret, "the CA's keys were removed: they are put back"),
+            None => tracing::info!(secret, "a CA is made"),
+        }
+        PAUSE_MIN
     }
 
     /// Has `kept` sign from now on, if something else did.

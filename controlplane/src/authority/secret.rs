@@ -2,7 +2,8 @@
 //!
 //! A client and a namespace in, what the two objects hold out; every write names the version that
 //! it replaces, so of many writers one succeeds. Only proxies may read the Secret, and everybody
-//! who must trust the CA the ConfigMap. Keys are wiped, and no answer to a write is ever quoted.
+//! who must trust the CA the ConfigMap. Our copies of keys are wiped (those of the transport, which
+//! live for one request, cannot be), and no answer to a write is ever quoted.
 //!
 //! The rights needed: `get` and `patch` on both by their name; `create` only where they are not
 //! made by the installation, because RBAC cannot bind it to a name.
