@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::support::Cluster;
+use crate::support::cluster::CONTROLLER;
 
 /// A Service of the story that leads to `host`.
 fn service(cluster: &Cluster, host: &str) -> Value {
@@ -78,6 +79,130 @@ fn an_applied_field_belongs_to_who_applied_it_until_it_is_taken_or_given_up() {
     let (status, less) = apply("ours", false, &ours);
     assert_eq!((status, &less["metadata"]["labels"]), (200, &json!({"kept": "yes"})));
     assert_eq!(less["spec"]["externalName"], "two.example", "it is theirs now");
+}
+
+#[test]
+fn an_apply_that_names_a_uid_means_that_object_and_no_other() {
+    let cluster = Cluster::new();
+    let path = format!("{}/c-harbor?fieldManager=ours&force=true", services(&cluster));
+    let apply = |object: &Value| {
+        cluster.ask("PATCH", &path, Some(("application/apply-patch+yaml", object)))
+    };
+    let mut wanted = service(&cluster, "one.example");
+    wanted["metadata"]["uid"] = "11111111-0000-4000-8000-000000000000".into();
+    assert_eq!(reason(&apply(&wanted)), (409, "Conflict"), "there is none with that uid");
+    let (status, first) = apply(&service(&cluster, "one.example"));
+    assert_eq!(status, 201, "{first}");
+    wanted["spec"]["externalName"] = "two.example".into();
+    assert_eq!(reason(&apply(&wanted)), (409, "Conflict"), "it is another one");
+    wanted["metadata"]["uid"] = first["metadata"]["uid"].clone();
+    let (status, second) = apply(&wanted);
+    assert_eq!((status, &second["spec"]["externalName"]), (200, &json!("two.example")));
+}
+
+#[test]
+fn two_managers_share_the_conditions_and_each_owns_its_own() {
+    let cluster = Cluster::new();
+    cluster.connect("harbor", "https://harbor.example.com");
+    let path = format!(
+        "/apis/connectors.alauda.io/v1alpha1/namespaces/{}/connectors/harbor/status",
+        cluster.namespace
+    );
+    let apply = |manager: &str, force: bool, conditions: Value| {
+        let path = format!("{path}?fieldManager={manager}&force={force}");
+        let object = json!({
+            "apiVersion": "connectors.alauda.io/v1alpha1", "kind": "Connector",
+            "status": {"conditions": conditions},
+        });
+        cluster.ask("PATCH", &path, Some(("application/apply-patch+yaml", &object)))
+    };
+    let kinds = |object: &Value| -> Vec<String> {
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        conditions.map(|one| text(&one["type"]) + "=" + &text(&one["status"])).collect()
+    };
+    let ready = json!({"type": "Ready", "status": "Unknown"});
+    let auth = json!({"type": "AuthReady", "status": "True", "message": "robot$ci"});
+    let (status, answer) = apply("controller", false, json!([ready]));
+    assert_eq!(status, 200, "{answer}");
+    let (_, both) = apply("prober", false, json!([auth]));
+    assert_eq!(kinds(&both), ["Ready=Unknown", "AuthReady=True"]);
+
+    let ready = json!({"type": "Ready", "status": "True"});
+    let (_, changed) = apply("controller", false, json!([ready]));
+    assert_eq!(kinds(&changed), ["Ready=True", "AuthReady=True"]);
+    let (_, again) = apply("controller", false, json!([ready]));
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    assert_eq!(version(&changed), version(&again), "nothing was written");
+
+    let theirs = json!({"type": "AuthReady", "status": "False"});
+    let refused = apply("controller", false, json!([ready, theirs]));
+    assert_eq!(reason(&refused), (409, "Conflict"));
+    let message = refused.1["message"].as_str().unwrap_or_default();
+    assert!(message.contains(r#".status.conditions[type="AuthReady"].status"#), "{message}");
+
+    let (_, given_up) = apply("prober", false, json!([]));
+    assert_eq!(kinds(&given_up), ["Ready=True"], "what nobody owns any more is gone");
+    let (_, none) = apply("controller", false, json!([]));
+    assert_eq!(kinds(&none), [""; 0]);
+}
+
+#[test]
+fn an_event_says_when_what_and_who_and_is_told_in_the_namespace_it_is_about() {
+    let cluster = Cluster::new();
+    let own = &cluster.namespace;
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{own}/events");
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": {"generateName": "harbor.", "namespace": own},
+        "eventTime": "2026-11-24T02:00:00.000000Z", "type": "Normal", "reason": "Ready",
+        "action": "Reconcile", "reportingController": "stories", "reportingInstance": "one",
+        "regarding": {"kind": "Connector", "namespace": own, "name": "harbor"},
+    });
+    let tell = |event: &Value| cluster.ask("POST", &path, Some(("application/json", event)));
+    let (status, answer) = tell(&event);
+    assert_eq!(status, 201, "{answer}");
+    let long = "x".repeat(1025);
+    for (field, value) in [
+        ("eventTime", Value::Null),
+        ("reason", Value::Null),
+        ("action", json!("")),
+        ("reportingController", json!("not a name")),
+        ("note", json!(long)),
+        ("regarding", json!({"kind": "Connector", "namespace": "default", "name": "harbor"})),
+    ] {
+        let mut event = event.clone();
+        event[field] = value;
+        assert_eq!(reason(&tell(&event)), (422, "Invalid"), "{field}");
+    }
+}
+
+#[test]
+fn whoever_makes_an_object_by_applying_it_needs_the_right_to_create_it() {
+    let cluster = Cluster::new();
+    cluster.connect("harbor", "https://harbor.example.com");
+    let own = &cluster.namespace;
+    let apply = |path: &str, object: &Value| {
+        let path = format!("{path}?fieldManager=ours");
+        let body = Some(("application/apply-patch+yaml", object));
+        cluster.ask_as(CONTROLLER, "PATCH", &path, body)
+    };
+    let connectors = format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{own}/connectors");
+    let labelled = |name: &str| {
+        json!({
+            "apiVersion": "connectors.alauda.io/v1alpha1", "kind": "Connector",
+            "metadata": {"name": name, "namespace": own, "labels": {"a": "b"}},
+        })
+    };
+    let (status, answer) = apply(&format!("{connectors}/harbor"), &labelled("harbor"));
+    assert_eq!(status, 200, "{answer}");
+    let refused = apply(&format!("{connectors}/other"), &labelled("other"));
+    assert_eq!(reason(&refused), (403, "Forbidden"));
+    let service = service(&cluster, "one.example");
+    let (status, answer) = apply(&format!("{}/c-harbor", services(&cluster)), &service);
+    assert_eq!(status, 201, "{answer}");
+    let secrets = format!("/api/v1/namespaces/{own}/secrets");
+    assert_eq!(reason(&cluster.ask_as(CONTROLLER, "GET", &secrets, None)), (403, "Forbidden"));
 }
 
 #[test]

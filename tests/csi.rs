@@ -226,7 +226,7 @@ fn holds(name: &str, text: &str, token: &str) -> bool {
                 || text.contains(&format!(":{token}@")) && text.contains("no_proxy=localhost")
         }
         _ => {
-            let login = crate::support::base64(format!("connector:{token}"));
+            let login = support::base64(format!("connector:{token}"));
             let read: serde_json::Value = serde_json::from_str(text).expect("whole JSON");
             read["auths"]["c-harbor.ci.svc.cluster.local"]["auth"] == login
         }

@@ -30,6 +30,7 @@ mod conventions;
 mod admission;
 mod cluster;
 mod reviews;
+mod controller;
 mod hostile;
 mod csi;
 mod memory;

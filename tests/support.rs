@@ -8,6 +8,7 @@ pub(crate) mod balancer;
 pub(crate) mod caller;
 pub(crate) mod cluster;
 pub(crate) mod container;
+pub(crate) mod controller;
 pub(crate) mod docker_registry;
 pub(crate) mod deployment;
 pub(crate) mod dockerd;

@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+pub(crate) use self::metrics::Page;
 pub use self::metrics::{Exposed, Metrics};
 
 /// How the control plane stands.
@@ -48,6 +49,11 @@ impl Status {
     /// The source cannot be read; what was published before stays.
     pub fn broke(&self) {
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// What needs no snapshot is ready.
+    pub fn begins(&self) {
+        self.generation.fetch_max(1, Ordering::Release);
     }
 
     /// The process is about to end.

@@ -4,6 +4,7 @@
 //! [`Limits`] stand in [`ProxyFlags::limits`], in sight and with their reasons.
 
 mod bounds;
+mod controller;
 mod csi;
 mod forward;
 mod logging;
@@ -22,6 +23,7 @@ use dataplane::limits::Limits;
 
 pub use self::bounds::Bounds;
 use self::bounds::seconds;
+pub use self::controller::ControllerFlags;
 pub use self::csi::{CsiFlags, VolumeForm};
 pub use self::forward::{CaFlags, CaStep, ForwardFlags, PassthroughMode};
 pub use self::logging::{LogForm, Logging};
@@ -44,6 +46,9 @@ pub enum Verb {
     Proxy(Box<ProxyFlags>),
     /// Serves volumes in which Pods find everything they need to use their connectors.
     Csi(Box<CsiFlags>),
+    /// Gives each Connector of a cluster its Service, and reports how it stands. Of several
+    /// replicas one acts.
+    Controller(Box<ControllerFlags>),
     /// Compiles the manifests of a folder and prints what is wrong; exit code 1 if anything is.
     Check(CheckFlags),
     /// Shows the interception CA that `proxy` keeps, or takes the next step of its rotation.
@@ -341,7 +346,8 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_variable_of_its_name() {
         let command = CommandLine::command();
-        let flags = ["proxy", "csi"].map(|verb| command.find_subcommand(verb).unwrap());
+        let flags =
+            ["proxy", "csi", "controller"].map(|verb| command.find_subcommand(verb).unwrap());
         let named = flags
             .into_iter()
             .flat_map(clap::Command::get_arguments)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use controlplane::config::{CommandLine, Verb};
-use controlplane::{authority, check, csi, proxy, seccomp};
+use controlplane::{authority, check, controller, csi, proxy, seccomp};
 
 fn main() -> ExitCode {
     let command = CommandLine::parse();
@@ -30,6 +30,11 @@ fn run(command: CommandLine) -> anyhow::Result<bool> {
         Verb::Csi(flags) => {
             drop(out);
             Ok(csi::run(&flags)?)
+        }
+        Verb::Controller(flags) => {
+            drop(out);
+            controller::run(&flags)?;
+            Ok(true)
         }
         Verb::Ca(flags) => {
             authority::folder::step(&flags, &mut out)?;

@@ -8,6 +8,8 @@
 mod access;
 mod apply;
 mod definitions;
+mod events;
+mod lists;
 pub(crate) mod resources;
 mod rest;
 mod store;

@@ -23,6 +23,15 @@ use super::{base64, eventually, manifests};
 /// Set to tell the stories to the cluster of `KUBECONFIG`.
 const REAL: &str = "HARBOR_CONNECTOR_TEST_CLUSTER";
 
+/// The namespace that the program is installed in.
+pub(crate) const SYSTEM: &str = "harbor-connector-system";
+
+/// The service account of the proxy there.
+pub(crate) const PROXY: &str = "harbor-connector-proxy";
+
+/// That of the controller.
+pub(crate) const CONTROLLER: &str = "harbor-connector-controller";
+
 /// A cluster with the definitions, the class, and what the proxy needs.
 pub(crate) struct Cluster {
     stand_in: Option<ApiServer>,
@@ -33,6 +42,8 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     /// The file that leads the proxy here, as its own service account.
     pub(crate) kubeconfig: PathBuf,
+    url: String,
+    authority: String,
 }
 
 impl Cluster {
@@ -60,17 +71,7 @@ impl Cluster {
         let url = config.cluster_url.to_string();
         let certificates = config.root_cert.clone().unwrap_or_default();
         let client = runtime.block_on(async { kube::Client::try_from(config) }).expect("a client");
-        let number = STORIES.fetch_add(1, Ordering::Relaxed);
-        let namespace = format!("hc-{}-{number}", std::process::id());
-        let kubeconfig = scratch.path().join("proxy");
-        let cluster = Self { stand_in, runtime, client, scratch, namespace, kubeconfig };
-        cluster.install();
-        let token = cluster.token_for(
-            "harbor-connector-system",
-            "harbor-connector-proxy",
-            &json!({"expirationSeconds": 3600}),
-        );
-        let authority: String = match &cluster.stand_in {
+        let authority = match &stand_in {
             Some(server) => base64(&server.certificate),
             None => {
                 let pem = |der: &Vec<u8>| {
@@ -80,8 +81,23 @@ impl Cluster {
                 base64(certificates.iter().map(pem).collect::<String>())
             }
         };
-        write_kubeconfig(&cluster.kubeconfig, url.trim_end_matches('/'), &authority, &token);
+        let number = STORIES.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("hc-{}-{number}", std::process::id());
+        let kubeconfig = PathBuf::new();
+        let mut cluster =
+            Self { stand_in, runtime, client, scratch, namespace, kubeconfig, url, authority };
+        cluster.install();
+        cluster.kubeconfig = cluster.kubeconfig_of(PROXY);
         cluster
+    }
+
+    /// The file that leads a program here as a service account of the system namespace: [`PROXY`],
+    /// who also probes registries, or [`CONTROLLER`].
+    pub(crate) fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        let file = self.scratch.path().join(account);
+        let token = self.token_for(SYSTEM, account, &json!({"expirationSeconds": 3600}));
+        write_kubeconfig(&file, self.url.trim_end_matches('/'), &self.authority, &token);
+        file
     }
 
     /// The stand-in, when this is it.
@@ -104,7 +120,7 @@ impl Cluster {
             eventually("the definition", || (self.ask("GET", &path, None).0 == 200).then_some(()));
         }
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
-        for file in ["namespaces.yaml", "class.yaml", "proxy-rbac.yaml"] {
+        for file in ["namespaces.yaml", "class.yaml", "proxy-rbac.yaml", "controller-rbac.yaml"] {
             self.apply(&fs::read_to_string(deploy.join(file)).expect("a manifest"));
         }
         let own = &self.namespace;
@@ -206,6 +222,33 @@ impl Cluster {
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> (u16, Value) {
+        self.send(&self.client, method, path, body)
+    }
+
+    /// The same as a service account of the system namespace.
+    pub(crate) fn ask_as(
+        &self,
+        account: &str,
+        method: &str,
+        path: &str,
+        body: Option<(&str, &Value)>,
+    ) -> (u16, Value) {
+        let file = self.kubeconfig_of(account);
+        let client = self.runtime.block_on(async {
+            let config = kube::config::Kubeconfig::read_from(file).expect("a kubeconfig");
+            let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await;
+            kube::Client::try_from(config.expect("a configuration")).expect("a client")
+        });
+        self.send(&client, method, path, body)
+    }
+
+    fn send(
+        &self,
+        client: &kube::Client,
+        method: &str,
+        path: &str,
+        body: Option<(&str, &Value)>,
+    ) -> (u16, Value) {
         let mut request = Request::builder().method(method).uri(path);
         let mut bytes = Vec::new();
         if let Some((kind, value)) = body {
@@ -214,7 +257,7 @@ impl Cluster {
         }
         let request = request.body(Body::from(bytes)).expect("a request");
         self.runtime.block_on(async {
-            let answer = self.client.send(request).await.expect("the API server answers");
+            let answer = client.send(request).await.expect("the API server answers");
             let status = answer.status().as_u16();
             let body = answer.into_body().collect().await.expect("a body").to_bytes();
             (status, serde_json::from_slice(&body).unwrap_or_default())

@@ -46,8 +46,13 @@ impl Metrics {
     /// Metrics of `exposed`.
     pub fn new(exposed: Exposed) -> Self {
         let status = Arc::clone(&exposed.status);
+        Self::showing(Box::new(exposed), status)
+    }
+
+    /// Metrics of whatever `collector` shows.
+    pub fn showing(collector: Box<dyn Collector>, status: Arc<Status>) -> Self {
         let mut registry = Registry::with_prefix("harbor_connector");
-        registry.register_collector(Box::new(exposed));
+        registry.register_collector(collector);
         Self { registry, status }
     }
 
@@ -71,7 +76,7 @@ impl fmt::Debug for Exposed {
 
 impl Collector for Exposed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Page(&mut encoder);
+        let mut page = Page::new(&mut encoder);
         self.program(&mut page)?;
         self.source(&mut page)?;
         self.exchanges(&mut page)?;
@@ -300,15 +305,20 @@ impl Exposed {
 }
 
 /// The page under construction.
-struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+pub(crate) struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
-impl Page<'_, '_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+impl<'a, 'b> Page<'a, 'b> {
+    /// An empty one.
+    pub(crate) fn new(encoder: &'a mut DescriptorEncoder<'b>) -> Self {
+        Self(encoder)
+    }
+
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
-    fn counters<L: EncodeLabelSet>(
+    pub(crate) fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -321,11 +331,11 @@ impl Page<'_, '_> {
         Ok(())
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn gauges<L: EncodeLabelSet>(
+    pub(crate) fn gauges<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,

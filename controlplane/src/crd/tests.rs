@@ -98,6 +98,38 @@ fn the_rules_of_the_definition_are_those_that_were_reviewed() {
     expect_test::expect_file!["tests/rules.txt"].assert_eq(&rules.join("\n"));
 }
 
+#[test]
+fn conditions_are_a_map_so_that_two_programs_can_write_them() {
+    for definition in [Connector::crd(), ConnectorClass::crd()] {
+        let definition = serde_json::to_value(definition).unwrap();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let conditions = &schema["properties"]["status"]["properties"]["conditions"];
+        assert_eq!(conditions["x-kubernetes-list-type"], "map");
+        assert_eq!(conditions["x-kubernetes-list-map-keys"], serde_json::json!(["type"]));
+        assert_eq!(conditions["items"]["required"], serde_json::json!(["status", "type"]));
+    }
+}
+
+#[test]
+fn the_printer_columns_are_the_documented_ones() {
+    let columns = |definition: Value| {
+        let columns = definition["spec"]["versions"][0]["additionalPrinterColumns"].clone();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let shown = |column: &Value| [text(&column["name"]), text(&column["jsonPath"])].join(" ");
+        columns.as_array().unwrap().iter().map(shown).collect::<Vec<_>>()
+    };
+    let ready = [
+        "Ready .status.conditions[?(@.type==\"Ready\")].status",
+        "Reason .status.conditions[?(@.type==\"Ready\")].reason",
+        "Age .metadata.creationTimestamp",
+    ];
+    let class = columns(serde_json::to_value(ConnectorClass::crd()).unwrap());
+    assert_eq!(class, ready);
+    let connector = columns(serde_json::to_value(Connector::crd()).unwrap());
+    assert_eq!(connector[..2], ["Class .spec.connectorClassName", "Address .spec.address"]);
+    assert_eq!(connector[2..], ready);
+}
+
 /// The rules of a schema, each with the path of the field that has it.
 fn collect(path: &str, schema: &Value, rules: &mut Vec<String>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {

@@ -144,7 +144,7 @@ impl Known {
 }
 
 /// Hands every event of one kind on, and starts again, a little later each time, when it fails.
-async fn watch<K>(api: Api<K>, news: mpsc::Sender<News>, wrap: fn(Event<K>) -> News)
+pub(crate) async fn watch<K, N>(api: Api<K>, news: mpsc::Sender<N>, wrap: fn(Event<K>) -> N)
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {

@@ -1,13 +1,14 @@
 //! Server-side apply: who owns which field, what conflicts, what is removed.
 //!
 //! A stored object, an applied one and a manager in; the merged object or the conflicts out
-//! (Kubernetes, "Server-Side Apply"). Lists are owned whole, as without `x-kubernetes-list-type`,
-//! which the resources here have no need of.
+//! (Kubernetes, "Server-Side Apply"). A list of `x-kubernetes-list-type: map` (see [`lists`]) is
+//! owned item by item; every other list is owned whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::lists::{self, Lists, named};
 use super::store::{metadata, now};
 
 /// The path of a field: the names from the root.
@@ -30,8 +31,10 @@ pub(super) fn apply(
     wanted: &Value,
     author: &Author,
     force: bool,
+    lists: &Lists,
 ) -> Result<Value, Vec<String>> {
-    let mut object = old.cloned().unwrap_or_else(|| json!({}));
+    let old = old.cloned().unwrap_or_else(|| json!({}));
+    let (mut object, wanted) = (lists.keyed(&old), &lists.keyed(wanted));
     let mut owners = owners(&object);
     let paths = leaves(wanted);
     let mut conflicts = Vec::new();
@@ -42,14 +45,14 @@ pub(super) fn apply(
         let taken: Vec<Path> = paths
             .iter()
             .filter(|path| owned.contains(*path) && at(&object, path) != at(wanted, path))
+            .filter(|path| !at(wanted, path).is_some_and(Value::is_object))
             .cloned()
             .collect();
         for path in taken {
             if force {
                 owned.remove(&path);
             } else {
-                let (manager, field) = (&other.manager, path.join("."));
-                conflicts.push(format!("conflict with \"{manager}\": .{field}"));
+                conflicts.push(format!("conflict with \"{}\": {}", other.manager, named(&path)));
             }
         }
     }
@@ -63,24 +66,27 @@ pub(super) fn apply(
         }
     }
     for path in &paths {
-        if let Some(value) = at(wanted, path) {
-            set(&mut object, path, value.clone());
+        match at(wanted, path) {
+            // An empty map takes nothing from what others have put there.
+            Some(Value::Object(_)) if at(&object, path).is_some_and(Value::is_object) => {}
+            Some(value) => set(&mut object, path, value.clone()),
+            None => {}
         }
     }
     owners.insert(author.clone(), paths);
     record(&mut object, owners);
-    Ok(object)
+    Ok(lists.listed(&object, &[&old, wanted]))
 }
 
 /// Notes that `author` owns every field in which `new` differs from `old`.
-pub(super) fn updated(old: Option<&Value>, new: &mut Value, author: &Author) {
+pub(super) fn updated(old: Option<&Value>, new: &mut Value, author: &Author, lists: &Lists) {
     let mut owners = old.map(owners).unwrap_or_default();
-    let empty = json!({});
-    let before = old.unwrap_or(&empty);
+    let before = old.map_or_else(|| json!({}), |old| lists.keyed(old));
+    let after = lists.keyed(new);
     let changed: BTreeSet<Path> =
-        leaves(new).into_iter().filter(|path| at(before, path) != at(new, path)).collect();
+        leaves(&after).into_iter().filter(|path| at(&before, path) != at(&after, path)).collect();
     let gone: BTreeSet<Path> =
-        leaves(before).into_iter().filter(|path| at(new, path).is_none()).collect();
+        leaves(&before).into_iter().filter(|path| at(&after, path).is_none()).collect();
     for owned in owners.values_mut() {
         owned.retain(|path| !gone.contains(path) && !changed.contains(path));
     }
@@ -206,7 +212,7 @@ fn record(object: &mut Value, owners: Owners) {
     for (author, paths) in owners.into_iter().filter(|(_, paths)| !paths.is_empty()) {
         let mut fields = json!({});
         for path in &paths {
-            let path: Path = path.iter().map(|name| format!("f:{name}")).collect();
+            let path: Path = path.iter().map(|name| lists::field(name)).collect();
             set(&mut fields, &path, json!({}));
         }
         let mut entry = json!({

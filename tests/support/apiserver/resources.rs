@@ -99,7 +99,7 @@ pub(crate) static RESOURCES: [Resource; 14] = [
     core("services", "Service", true),
     core("serviceaccounts", "ServiceAccount", true),
     core("pods", "Pod", true),
-    core("events", "Event", true),
+    Resource { group: "events.k8s.io", version: "v1", plural: "events", kind: "Event", namespaced: true, has_status: false, definition: None },
     Resource { group: "coordination.k8s.io", version: "v1", plural: "leases", kind: "Lease", namespaced: true, has_status: false, definition: None },
     Resource { group: "apiextensions.k8s.io", version: "v1", plural: "customresourcedefinitions", kind: "CustomResourceDefinition", namespaced: false, has_status: true, definition: None },
     Resource { group: OURS, version: "v1alpha1", plural: "connectors", kind: "Connector", namespaced: true, has_status: true, definition: Some("connectors.connectors.alauda.io") },

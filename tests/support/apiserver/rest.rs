@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::access::{self, API_AUDIENCE, User, Wish};
 use super::apply::{self, Author};
+use super::lists::Lists;
 use super::resources::{self, Place, Resource};
 use super::store::{Key, metadata};
-use super::{Shared, definitions};
+use super::{Shared, definitions, events};
 
 /// A request, read whole.
 pub(super) struct Asked {
@@ -87,20 +88,14 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
     let unknown = || (404, "NotFound", "the server could not find the requested resource".into());
     let place = resources::place(&asked.path).ok_or_else(unknown)?;
     let verb = verb(asked, &place)?;
-    let wish = Wish {
-        verb: verb.to_owned(),
-        group: place.resource.group.to_owned(),
-        resource: place.resource.plural.to_owned(),
-        subresource: place.subresource.clone(),
-        namespace: place.namespace.clone(),
+    let mut wish = wish(verb, &place);
+    if wish.name.is_empty() {
         // A list by one name is allowed like that name (k8s.io/apiserver `requestinfo.go`).
-        name: if place.name.is_empty() { selected_name(asked) } else { place.name.clone() },
-    };
+        wish.name = selected_name(asked);
+    }
     permit(shared, &user, &wish)?;
-    if let Some(definition) = place.resource.definition {
-        let definitions = "customresourcedefinitions.apiextensions.k8s.io".to_owned();
-        let key = (definitions, String::new(), definition.to_owned());
-        shared.store().get(&key).ok_or_else(unknown)?;
+    if place.resource.definition.is_some() {
+        definition(shared, place.resource).ok_or_else(unknown)?;
     }
     match (verb, place.subresource.as_str()) {
         ("get", "" | "status") => get(shared, asked, &place),
@@ -111,10 +106,21 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
         }
         ("create", "") => create(shared, asked, &place),
         ("update", "" | "status") => update(shared, asked, &place),
-        ("patch", "" | "status") => patch(shared, asked, &place),
+        ("patch", "" | "status") => patch(shared, asked, &place, &user),
         ("delete", "") => delete(shared, &place),
         _ => Err(unknown()),
     }
+}
+
+/// The definition of a custom resource.
+fn definition(shared: &Shared, resource: &Resource) -> Option<Value> {
+    let definitions = "customresourcedefinitions.apiextensions.k8s.io".to_owned();
+    let key = (definitions, String::new(), resource.definition?.to_owned());
+    shared.store().get(&key).cloned()
+}
+
+fn lists(shared: &Shared, resource: &Resource) -> Lists {
+    Lists::of(resource, definition(shared, resource).as_ref())
 }
 
 fn authenticate(shared: &Shared, asked: &Asked) -> Result<User, Refusal> {
@@ -125,6 +131,17 @@ fn authenticate(shared: &Shared, asked: &Asked) -> Result<User, Refusal> {
     }
     let found = shared.signer.authenticate(&shared.store(), token, &[]);
     found.map(|(user, _)| user).ok_or_else(unauthorized)
+}
+
+fn wish(verb: &str, place: &Place) -> Wish {
+    Wish {
+        verb: verb.to_owned(),
+        group: place.resource.group.to_owned(),
+        resource: place.resource.plural.to_owned(),
+        subresource: place.subresource.clone(),
+        namespace: place.namespace.clone(),
+        name: place.name.clone(),
+    }
 }
 
 fn permit(shared: &Shared, user: &User, wish: &Wish) -> Result<(), Refusal> {
@@ -272,7 +289,8 @@ fn create(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusa
         return Err((409, "AlreadyExists", message));
     }
     admit(shared, &place, &mut object, None)?;
-    apply::updated(None, &mut object, &author(asked, &place, "Update"));
+    let lists = lists(shared, place.resource);
+    apply::updated(None, &mut object, &author(asked, &place, "Update"), &lists);
     let created = shared.store().create(place.resource, key(&place), object);
     shared.changed();
     Ok(Reply::Json(201, created))
@@ -298,17 +316,19 @@ fn update(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusa
     confine(place, &old, &mut object);
     drop(store);
     admit(shared, place, &mut object, Some(&old))?;
+    let lists = lists(shared, place.resource);
     store = shared.store();
-    apply::updated(Some(&old), &mut object, &author(asked, place, "Update"));
+    apply::updated(Some(&old), &mut object, &author(asked, place, "Update"), &lists);
     let stored = store.replace(place.resource, key(place), object);
     drop(store);
     shared.changed();
     Ok(Reply::Json(200, stored))
 }
 
-fn patch(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusal> {
+fn patch(shared: &Shared, asked: &Asked, place: &Place, user: &User) -> Result<Reply, Refusal> {
     let _writing = shared.writing();
     let old = shared.store().get(&key(place)).cloned();
+    let lists = lists(shared, place.resource);
     let mut object = match asked.content_type.as_str() {
         "application/apply-patch+yaml" => {
             let wanted = body(asked, place)?;
@@ -326,7 +346,12 @@ fn patch(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusal
                 return Err(bad("metadata.managedFields must be nil"));
             }
             let author = author(asked, place, "Apply");
-            apply::apply(old.as_ref(), &wanted, &author, force).map_err(|conflicts| {
+            is_the_one_meant(&wanted, old.as_ref(), place)?;
+            if old.is_none() {
+                // Who makes an object by applying it needs the right to create it as well.
+                permit(shared, user, &wish("create", place))?;
+            }
+            apply::apply(old.as_ref(), &wanted, &author, force, &lists).map_err(|conflicts| {
                 let (count, all) = (conflicts.len(), conflicts.join(", "));
                 (409, "Conflict", format!("Apply failed with {count} conflict(s): {all}"))
             })?
@@ -337,7 +362,7 @@ fn patch(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusal
                 .map_err(|cause| bad(format!("error decoding patch: {cause}")))?;
             let mut new = old.clone();
             merge(&mut new, &patch);
-            apply::updated(Some(&old), &mut new, &author(asked, place, "Update"));
+            apply::updated(Some(&old), &mut new, &author(asked, place, "Update"), &lists);
             new
         }
         other => {
@@ -365,6 +390,29 @@ fn patch(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusal
     };
     shared.changed();
     Ok(Reply::Json(code, stored))
+}
+
+/// An apply that names a uid or a version means that object and no other (k8s.io/apiserver
+/// `registry/rest/update.go`).
+fn is_the_one_meant(wanted: &Value, old: Option<&Value>, place: &Place) -> Result<(), Refusal> {
+    let empty = Value::Null;
+    let stored = &old.unwrap_or(&empty)["metadata"];
+    let meant = &wanted["metadata"];
+    let conflict = |what: &str| {
+        let (resource, name) = (place.resource.qualified(), &place.name);
+        let message = format!("Operation cannot be fulfilled on {resource} \"{name}\": {what}");
+        Err((409, "Conflict", message))
+    };
+    if !meant["uid"].is_null() && meant["uid"] != stored["uid"] {
+        return conflict("uid mismatch");
+    }
+    if old.is_some()
+        && !meant["resourceVersion"].is_null()
+        && meant["resourceVersion"] != stored["resourceVersion"]
+    {
+        return conflict("the object has been modified");
+    }
+    Ok(())
 }
 
 fn delete(shared: &Shared, place: &Place) -> Result<Reply, Refusal> {
@@ -502,10 +550,11 @@ fn admit(
     if place.resource.plural == "services" && (place.name.len() > 63 || place.name.contains('.')) {
         return Err(invalid(vec!["metadata.name: must be a DNS-1035 label".to_owned()]));
     }
-    if let Some(name) = place.resource.definition {
-        let definitions = "customresourcedefinitions.apiextensions.k8s.io".to_owned();
-        let key = (definitions, String::new(), name.to_owned());
-        let definition = shared.store().get(&key).cloned().unwrap_or_default();
+    if place.resource.plural == "events" {
+        metadata(object).insert("namespace".into(), place.namespace.clone().into());
+        events::check(object, old).map_err(invalid)?;
+    }
+    if let Some(definition) = definition(shared, place.resource) {
         definitions::custom(&definition, object, old).map_err(invalid)?;
     }
     Ok(())
