@@ -276,6 +276,10 @@ fn an_account_has_every_right_that_its_program_asks_for_and_no_other() {
     };
     let registry = FakeRegistry::obliging();
     cluster.connect("harbor", &registry.url());
+    // Connectors' Services lead to this one, and are made once it is there.
+    let deployment = Deployment::render("base");
+    let (status, answer) = cluster.try_apply(deployment.one("Service", "harbor-connector-proxy"));
+    assert!((200..300).contains(&status), "{answer}");
     let proxy = Proxy::in_cluster(&cluster, &[]);
     let _controller = Controller::elected(&cluster, &[]);
     let target = format!("/v2/namespaces/{}/connectors/harbor/app/manifests/v1", cluster.namespace);
@@ -284,7 +288,6 @@ fn an_account_has_every_right_that_its_program_asks_for_and_no_other() {
     let volume = csi::volume_in(&cluster, "builder", &[("connectors", "harbor")]);
     driver.tokens.push(volume.token.clone());
     driver.kubelet().publish(&volume).expect("a volume");
-    let deployment = Deployment::render("base");
     for (namespace, account) in [
         ("harbor-connector-system", "harbor-connector-proxy"),
         ("harbor-connector-system", "harbor-connector-controller"),
