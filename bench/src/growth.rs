@@ -138,7 +138,7 @@ fn measure(flags: &Flags, ground: &Ground, costs: &mut Vec<Cost>) -> anyhow::Res
                 eprintln!("\nended early: this is what was measured until then");
                 return Ok(());
             }
-            let steps = Steps::new(case.steps(flags));
+            let steps = Steps::new(case.steps(flags, *driver));
             let mut bench = Bench { flags, ground, driver: *driver, steps };
             let found = case.measure(&mut bench);
             let name = format!("{case:?} with {}", bench.name());
@@ -155,11 +155,11 @@ fn measure(flags: &Flags, ground: &Ground, costs: &mut Vec<Cost>) -> anyhow::Res
 
 impl Case {
     /// How many measurements it takes.
-    fn steps(self, flags: &Flags) -> usize {
+    fn steps(self, flags: &Flags, driver: Driver) -> usize {
         let each = match self {
             Self::Fairness | Self::FairnessTls => fairness::STEPS,
             Self::Connectors => crowd::connectors(flags).len(),
-            Self::Connections => crowd::connections(flags).len(),
+            Self::Connections => crowd::connections(flags, driver).len(),
             Self::Publishing | Self::PublishingApart => publishing::STEPS,
         };
         each * flags.reps
@@ -170,7 +170,9 @@ impl Case {
             Self::Fairness => fairness::measure(bench, false),
             Self::FairnessTls => fairness::measure(bench, true),
             Self::Connectors => crowd::measure(bench, &crowd::connectors(bench.flags)),
-            Self::Connections => crowd::measure(bench, &crowd::connections(bench.flags)),
+            Self::Connections => {
+                crowd::measure(bench, &crowd::connections(bench.flags, bench.driver))
+            }
             Self::Publishing => publishing::measure(bench, false),
             Self::PublishingApart => publishing::measure(bench, true),
         }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::folder::Folder;
 use super::lanes::{self, Lanes};
 use super::{Bench, Flags};
+use crate::compare::Driver;
 use crate::compare::cases::gib;
-use crate::compare::contenders::road;
+use crate::compare::contenders::{Contender, Ours, Running, road};
 use crate::compare::drive::{self, Bodies};
 use crate::meter;
 use crate::results::{Cost, Verdict, ratio, ratios};
@@ -26,6 +27,8 @@ pub(super) struct Step {
     connections: usize,
     /// How many requests are under way at once.
     lanes: usize,
+    /// Who is measured instead of our proxy.
+    peer: Option<Contender>,
 }
 
 /// 1, a hundredth of the most, and the most connectors, under the same 64 connections. Each
@@ -36,15 +39,24 @@ pub(super) fn connectors(flags: &Flags) -> Vec<Step> {
 }
 
 /// 1, 64, 1,000 and the most connections, with one request under way however many there are; and
-/// again, from 64 on, with 64 under way.
-pub(super) fn connections(flags: &Flags) -> Vec<Step> {
+/// again, from 64 on, with 64 under way. The latter also for nginx, where it is installed and the
+/// driver is the first: what the kernel charges for many sockets it charges everybody.
+pub(super) fn connections(flags: &Flags, driver: Driver) -> Vec<Step> {
     let counts = [1, 64, 1000, flags.connections];
     let one = |count| Step { series: "connections", count, connections: count, lanes: 1, ..SOME };
     let many = |count| Step { series: "busy-connections", lanes: 64, ..one(count) };
-    counts.into_iter().map(one).chain(counts[1..].iter().copied().map(many)).collect()
+    let mut steps = counts.map(one).to_vec();
+    steps.extend(counts[1..].iter().copied().map(many));
+    let nginx = Contender::Nginx;
+    if flags.io.first() == Some(&driver) && nginx.program().is_some() {
+        let theirs = |count| Step { peer: Some(nginx), ..many(count) };
+        steps.extend(counts[1..].iter().copied().map(theirs));
+    }
+    steps
 }
 
-const SOME: Step = Step { series: "", count: 1, connectors: 1, connections: 64, lanes: 64 };
+const SOME: Step =
+    Step { series: "", count: 1, connectors: 1, connections: 64, lanes: 64, peer: None };
 
 /// Microseconds a request, and seconds a GiB.
 struct Reading {
@@ -61,7 +73,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, steps: &[Step]) -> anyhow::Result<V
         for turn in 0..places {
             // Who begins changes from one repetition to the next.
             let (step, readings) = &mut found[(turn + repetition) % places];
-            let name = format!("{} {} {}", step.series, step.count, bench.name());
+            let name = format!("{} {} {}", step.series, step.count, step.contender(bench));
             let reading = step.read(bench, &bodies)?;
             let Reading { request, byte } = reading;
             bench.steps.end(&name, &format!("{request:.1} µs/request, {byte:.3} cpu-s/GiB"));
@@ -86,48 +98,73 @@ fn series(
     pick: fn(&Reading) -> f64,
 ) -> Vec<Cost> {
     let mut costs = Vec::new();
-    for of_series in found.chunk_by(|one, other| one.0.series == other.0.series) {
+    for of_series in found.chunk_by(|one, other| one.0.is_of_one_series_with(other.0)) {
         let cost = |(step, readings): &(Step, Vec<Reading>)| {
             let case = format!("{what}-{}-{}", step.series, step.count);
-            bench.cost(case, unit, readings.iter().map(pick).collect())
+            let cost = bench.cost(case, unit, readings.iter().map(pick).collect());
+            Cost { contender: step.contender(bench), ..cost }
         };
         let all: Vec<Cost> = of_series.iter().map(cost).collect();
-        if let Some((first, later)) = all.split_first() {
-            let name = format!(
-                "{what}-{}",
-                of_series.iter().map(|of| of.0.series).next_back().unwrap_or_default()
-            );
-            let worst =
-                later.iter().max_by(|one, other| ratio(one, first).total_cmp(&ratio(other, first)));
-            let samples = worst.map(|worst| ratios(worst, first)).unwrap_or_default();
-            let mut flat = bench.cost(name, "ratio", samples);
-            flat.verdict = worst.map(|worst| Verdict {
-                must: format!("{} at most {FLAT:.2} of {}", worst.case, first.case),
-                figure: ratio(worst, first),
-                limit: FLAT,
-            });
-            costs.extend(all);
-            costs.push(flat);
-        }
+        costs.extend(
+            all.split_first().map(|(first, later)| flat(what, of_series[0].0, first, later)),
+        );
+        costs.extend(all);
     }
     costs
 }
 
+/// The later costs of a series as multiples of its `first`: the largest of them.
+fn flat(what: &str, step: Step, first: &Cost, later: &[Cost]) -> Cost {
+    let larger = |one: &&Cost, other: &&Cost| ratio(one, first).total_cmp(&ratio(other, first));
+    let worst = later.iter().max_by(larger);
+    let bar = |worst: &Cost| Verdict {
+        must: format!("{} at most {FLAT:.2} of {}", worst.case, first.case),
+        figure: ratio(worst, first),
+        limit: FLAT,
+    };
+    Cost {
+        contender: first.contender.clone(),
+        case: format!("{what}-{}", step.series),
+        unit: "ratio".to_owned(),
+        samples: worst.map(|worst| ratios(worst, first)).unwrap_or_default(),
+        // A peer is there to be seen, not to be judged.
+        verdict: worst.filter(|_| step.peer.is_none()).map(bar),
+        ..Cost::default()
+    }
+}
+
 impl Step {
+    fn contender(self, bench: &Bench<'_>) -> String {
+        self.peer.map_or_else(|| bench.name(), |peer| peer.name().to_owned())
+    }
+
+    fn is_of_one_series_with(self, other: Self) -> bool {
+        self.series == other.series && self.peer == other.peer
+    }
+
     fn read(self, bench: &Bench<'_>, bodies: &Bodies) -> anyhow::Result<Reading> {
         let ground = bench.ground;
         let folder = Folder::make(ground.folder.path(), "crowd", &ground.origin)?;
         folder.fill(self.connectors, ground.origin.plain, 0)?;
-        let proxy = lanes::serve(bench, &folder)?;
+        let (process, address, peer) = match self.peer {
+            None => {
+                let Ours { process, address, .. } = lanes::serve(bench, &folder)?;
+                (process, address, None)
+            }
+            Some(peer) => {
+                let Running { process, plain, .. } = peer.start(ground)?;
+                (process, plain.address, Some(plain))
+            }
+        };
         let road = |number: usize| {
             // As far apart as there are connectors.
             let place = number * self.connectors / self.connections;
-            road(proxy.address, &format!("c{place}"))
+            peer.clone().unwrap_or_else(|| road(address, &format!("c{place}")))
         };
         let mut lanes = Lanes::open(self.lanes, self.connections, road)?;
         let requests = if self.lanes == 1 { REQUESTS / 2 } else { REQUESTS };
         lanes.ask(self.connections.max(WARM_REQUESTS))?;
-        let family = meter::family(proxy.process.id());
+        let family = meter::family(process.id());
         let spent = || {
             // What is still done after the last answer is a cost, too.
             thread::sleep(SETTLE);

@@ -2,8 +2,8 @@
 //!
 //! A proxy with many connectors, requests that flow, and one caller that asks, as fast as it is
 //! answered, what the core answers by itself. What the kernel says of the core's thread before and
-//! after each wait tells how much of it was the core's: it worked at something else, or it wanted to
-//! work and another thread had its processor. Windows in which all manifests change and are
+//! after each wait tells how much of it was the core's: it worked at something else, or it wanted
+//! to work and another thread had its processor. Windows in which all manifests change and are
 //! published take turns with windows in which nothing happens.
 
 use std::fs::{self, File};
