@@ -1,8 +1,8 @@
 //! The controller gives each Connector its Service and its status, and nothing to anybody else.
 //!
 //! Told to the stand-in, or to a real cluster (see `support/cluster.rs`), under an account with the
-//! rules of `deploy/base/controller-rbac.yaml`. What the proxy finds out about a credential is written
-//! here by the story, under a field manager of its own.
+//! rules of `deploy/base/controller-rbac.yaml`. What the proxy finds out about a credential is
+//! written here by the story, under a field manager of its own.
 
 use std::time::{Duration, Instant};
 

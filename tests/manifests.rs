@@ -17,7 +17,7 @@ use crate::support::deployment::{
 };
 use crate::support::pod_security::violations;
 use crate::support::programs::lacking;
-use crate::support::{Cluster, FakeRegistry, PATIENCE, Proxy, proxy};
+use crate::support::{Cluster, FakeRegistry, PATIENCE, Proxy, eventually, proxy};
 
 #[test]
 fn every_overlay_renders_into_what_kubernetes_takes() {
@@ -280,8 +280,14 @@ fn an_account_has_every_right_that_its_program_asks_for_and_no_other() {
     let deployment = Deployment::render("base");
     let (status, answer) = cluster.try_apply(deployment.one("Service", "harbor-connector-proxy"));
     assert!((200..300).contains(&status), "{answer}");
-    let proxy = Proxy::in_cluster(&cluster, &[]);
+    let proxy = Proxy::in_cluster(&cluster, &["--probe-seconds", "60"]);
     let _controller = Controller::elected(&cluster, &[]);
+    let service = format!("/api/v1/namespaces/{}/services/c-harbor", cluster.namespace);
+    eventually("its Service", || (cluster.ask("GET", &service, None).0 == 200).then_some(()));
+    cluster.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: c-harbor}, \
+         spec: {type: ExternalName, externalName: elsewhere.example}}",
+    );
     let target = format!("/v2/namespaces/{}/connectors/harbor/app/manifests/v1", cluster.namespace);
     assert_eq!(proxy.get_as(&cluster.token("builder"), &target).status, 200);
     csi::report_address(&cluster);

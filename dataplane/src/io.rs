@@ -10,7 +10,6 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -25,7 +24,10 @@ use crate::pipes::Pipe;
 
 mod deadlines;
 mod descriptor;
+mod doorbell;
 mod turns;
+
+pub(crate) use self::doorbell::Doorbell;
 
 /// A connected, non-blocking TCP socket of this core.
 pub(crate) struct Socket {
@@ -218,29 +220,6 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         descriptor::of(&self.inner)
-    }
-}
-
-/// The end of a doorbell that a core listens to (see `mailbox`).
-pub(crate) struct Doorbell(monoio::net::UnixStream);
-
-impl Doorbell {
-    /// Makes `doorbell`, already non-blocking, this core's.
-    pub(crate) fn adopt(doorbell: UnixStream) -> io::Result<Self> {
-        Ok(Self(monoio::net::UnixStream::from_std(doorbell)?))
-    }
-
-    /// Waits until it has rung since the last call.
-    pub(crate) async fn rung(&self) -> io::Result<()> {
-        let mut rings = [0; 64];
-        loop {
-            match rustix::net::recv(descriptor::of(&self.0), &mut rings, RecvFlags::empty()) {
-                Ok((0, _)) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::AGAIN) => self.0.readable(false).await?,
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 }
 

@@ -4,13 +4,13 @@
 //! normalise differently is refused, so that what is allowed here is what the registry reads.
 
 pub(crate) mod api;
+mod asked;
 pub(crate) mod forward;
 mod host;
 pub(crate) mod name;
 mod query;
 
 use std::borrow::Cow;
-use std::rc::Rc;
 
 use crate::counters::Route;
 use crate::error::Kind;
@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::parse::{Method, RequestHead, Span, is_host};
 use crate::vocabulary::{ConnectorRef, Origin, Scheme, is_dns_label};
 
+pub(crate) use asked::Asked;
 pub(crate) use host::connector as connector_of_host;
 
 /// How the caller named the connector: it decides how a `Location` is written.
@@ -68,41 +69,6 @@ pub(crate) struct Target {
     resource: Resource,
     asked: Asked,
     query: Option<Box<str>>,
-}
-
-/// The path that was asked for, and the names in it: cheap to copy, for the record of the request
-/// and for its answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    rest: Rc<str>,
-    repository: Span,
-    reference: Span,
-}
-
-impl Asked {
-    fn new(rest: &str, resource: Resource, repository: Span) -> Self {
-        let reference = match resource {
-            Resource::Manifest { reference } => reference,
-            Resource::Blob { digest } | Resource::Referrers { digest } => digest,
-            _ => Span::default(),
-        };
-        Self { rest: rest.into(), repository, reference }
-    }
-
-    /// See [`Target::rest`].
-    pub(crate) fn rest(&self) -> &str {
-        &self.rest
-    }
-
-    /// See [`Target::repository`].
-    pub(crate) fn repository(&self) -> &str {
-        self.repository.text(&self.rest)
-    }
-
-    /// The tag or digest, as written; empty where there is none.
-    pub(crate) fn reference(&self) -> &str {
-        self.reference.text(&self.rest)
-    }
 }
 
 impl Target {

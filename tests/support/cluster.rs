@@ -138,7 +138,7 @@ impl Cluster {
     /// Installs a CA of the story's own, so that stories do not share one; the flags that lead to
     /// it.
     pub(crate) fn own_ca(&self) -> [&str; 2] {
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
         for file in ["ca.yaml", "proxy-rbac.yaml", "csi-rbac.yaml"] {
             let text = fs::read_to_string(deploy.join(file)).expect("a manifest");
             for mut object in documents(&text) {
