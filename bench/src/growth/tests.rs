@@ -18,7 +18,7 @@ fn growth_is_measured_with_few_of_everything() {
     let json = results.path().join("run.jsonl");
     let said = Command::new(bench)
         .args(["growth", "--reps", "1", "--io", "epoll", "--no-namespace"])
-        .args(["--connectors", "70", "--connections", "80", "--json"])
+        .args(["--connectors", "70", "--connections", "80", "--window", "300ms", "--json"])
         .arg(&json)
         .output()
         .unwrap();
