@@ -26,6 +26,7 @@ use crate::compare::ground::{self, Ground};
 use crate::compare::machine;
 use crate::compare::steps::Steps;
 use crate::results::{self, Cost, Line};
+use crate::values::Span;
 
 /// The verb `growth`.
 #[derive(clap::Args)]
@@ -45,6 +46,15 @@ pub(crate) struct Flags {
     /// The most connections; the other steps of `connections` are those of 1, 64 and 1,000 below.
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     connections: usize,
+    /// How many requests a step of `connectors` and `connections` makes.
+    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    requests: usize,
+    /// How much such a step moves, in sixteen transfers.
+    #[arg(long, default_value = "1GiB", value_parser = crate::values::bytes)]
+    size: u64,
+    /// How long `fairness` takes the time of HEADs, each time.
+    #[arg(long, value_name = "TIME", default_value = "2500ms")]
+    window: Span,
     /// Append the results to this file, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,

@@ -162,8 +162,8 @@ impl Step {
             peer.clone().unwrap_or_else(|| road(address, &format!("c{place}")))
         };
         let mut lanes = Lanes::open(self.lanes, self.connections, road)?;
-        let requests = if self.lanes == 1 { REQUESTS / 2 } else { REQUESTS };
-        lanes.ask(self.connections.max(WARM_REQUESTS))?;
+        let requests = bench.flags.requests / if self.lanes == 1 { 2 } else { 1 };
+        lanes.ask(self.connections.max(WARM_REQUESTS.min(requests)))?;
         let family = meter::family(process.id());
         let spent = || {
             // What is still done after the last answer is a cost, too.
@@ -174,26 +174,25 @@ impl Step {
         let asked = lanes.ask(requests)?;
         let request = (spent() - before) * 1e6 / asked as f64;
 
+        let each = bench.flags.size / (2 * ROUNDS * AT_ONCE) as u64;
         let last = road(self.connections - 1);
-        drive::at_once(AT_ONCE, || drive::pull(&last, WARM_BYTES))?;
-        drive::at_once(AT_ONCE, || drive::push(&last, bodies, WARM_BYTES))?;
+        drive::at_once(AT_ONCE, || drive::pull(&last, each.min(WARM_BYTES)))?;
+        drive::at_once(AT_ONCE, || drive::push(&last, bodies, each.min(WARM_BYTES)))?;
         let before = spent();
         for _ in 0..ROUNDS {
-            drive::at_once(AT_ONCE, || drive::pull(&last, BODY_BYTES))?;
-            drive::at_once(AT_ONCE, || drive::push(&last, bodies, BODY_BYTES))?;
+            drive::at_once(AT_ONCE, || drive::pull(&last, each))?;
+            drive::at_once(AT_ONCE, || drive::push(&last, bodies, each))?;
         }
-        let moved = (2 * ROUNDS * AT_ONCE) as u64 * BODY_BYTES;
+        let moved = (2 * ROUNDS * AT_ONCE) as u64 * each;
         let byte = (spent() - before) / gib(moved);
         drop(lanes);
         Ok(Reading { request, byte })
     }
 }
 
-const REQUESTS: usize = 32_768;
 const WARM_REQUESTS: usize = 2048;
 const AT_ONCE: usize = 4;
 const ROUNDS: usize = 2;
-const BODY_BYTES: u64 = 64 << 20;
 const WARM_BYTES: u64 = 8 << 20;
 const SETTLE: Duration = Duration::from_millis(30);
 /// What still counts as flat: two measurements of the same repeat within about as much.

@@ -62,7 +62,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, sealed: bool) -> anyhow::Result<Vec
     let mut rounds = Vec::new();
     for repetition in 0..=bench.flags.reps {
         let step = format!("fairness {repetition}/{} {}", bench.flags.reps, bench.name());
-        let round = round(&mut through, &mut past, &large, &bodies)?;
+        let round = round(&mut through, &mut past, &large, &bodies, bench.flags.window.0)?;
         // The first one warms everything up.
         if repetition > 0 {
             let (idle, beside) = (round.idle.p99, round.beside.p99);
@@ -79,15 +79,16 @@ fn round(
     past: &mut Prober,
     large: &Road,
     bodies: &Arc<Bodies>,
+    time: Duration,
 ) -> anyhow::Result<Round> {
-    let idle = window(through, WINDOW)?;
+    let idle = window(through, time)?;
     let herd = Elephants::start(large, bodies)?;
     thread::sleep(RAMP);
     let (moved, started) = (herd.moved(), Instant::now());
-    let beside = window(through, WINDOW).context("beside elephants")?;
+    let beside = window(through, time).context("beside elephants")?;
     let seconds = started.elapsed().as_secs_f64();
     let moved = herd.moved() - moved;
-    let direct = window(past, WINDOW / 2)?;
+    let direct = window(past, time / 2)?;
     herd.stop()?;
     thread::sleep(RAMP);
     ensure!(moved > 0, "the elephants stood still");
@@ -132,6 +133,5 @@ fn costs(bench: &Bench<'_>, rounds: &[Round], suffix: &str) -> Vec<Cost> {
 
 /// About 700 HEADs a second: a core that has nothing else to do sleeps between them.
 const PAUSE: Duration = Duration::from_millis(1);
-const WINDOW: Duration = Duration::from_millis(2500);
 /// Until pipes and windows have the size that they keep.
 const RAMP: Duration = Duration::from_millis(300);
