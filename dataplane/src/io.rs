@@ -87,6 +87,7 @@ impl Socket {
         let received = self.inner.read(into).await;
         self.receiving = false;
         self.note(received.0.as_ref().copied().unwrap_or_default());
+        turns::note_small();
         received
     }
 
@@ -129,7 +130,8 @@ impl Socket {
     /// Moves up to `limit` received bytes into the empty `pipe`, or fails with `WouldBlock`. 0 is
     /// the end of the stream.
     pub(crate) fn try_splice_in(&self, pipe: &mut Pipe, limit: u64) -> io::Result<u64> {
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX).min(pipe.bytes());
+        let piece = pipe.bytes().min(turns::piece_max());
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX).min(piece);
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let count = rustix::pipe::splice(self, None, pipe.writing(), None, wanted, flags)?;
         pipe.held += count;
@@ -176,6 +178,15 @@ impl Socket {
     /// always ready cannot keep the core to itself.
     pub(crate) async fn fairly(&self) {
         if self.since_yield.get() >= YIELD_BYTES {
+            self.since_yield.set(0);
+            give_way().await;
+        }
+    }
+
+    /// Waits for a turn while small requests are about: whoever has just been woken for a piece of
+    /// a body was woken with others, and all their pieces would come before a head that is due.
+    pub(crate) async fn in_turn(&self) {
+        if turns::small_ones_are_about() {
             self.since_yield.set(0);
             give_way().await;
         }

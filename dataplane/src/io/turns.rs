@@ -2,10 +2,11 @@
 //!
 //! A body whose sender and receiver both keep up is always ready, and the runtime runs whatever is
 //! ready before it looks at what the kernel has to say. So a task that has moved enough queues
-//! here, and one of them at a time goes on, each after the runtime has looked: a small request
-//! waits for one piece of one body, however many bodies pass.
+//! here, and a few of them at a time go on, each time after the runtime has looked. While small
+//! requests come it is one at a time, in smaller pieces: a small request then waits for one piece
+//! of one body, however many bodies pass.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
@@ -66,7 +67,31 @@ pub(super) async fn keep(uring: bool) {
             sleep(TIMER_STEP).await;
         }
         next.wake();
+        if small_ones_are_about() {
+            SHARP.set(SHARP.get() - 1);
+        } else {
+            let more = TURNS.with_borrow_mut(|turns| {
+                let count = turns.waiting.len().min(MORE_AT_ONCE);
+                turns.waiting.drain(..count).collect::<Vec<_>>()
+            });
+            more.into_iter().for_each(Waker::wake);
+        }
     }
+}
+
+/// Notes that something small was received, a head perhaps: what it leads to shall not wait long.
+pub(super) fn note_small() {
+    SHARP.set(SHARP_TURNS);
+}
+
+/// Whether something small was received a few turns ago.
+pub(super) fn small_ones_are_about() -> bool {
+    SHARP.get() > 0
+}
+
+/// The most that one body may take at once.
+pub(super) fn piece_max() -> usize {
+    if small_ones_are_about() { SHARP_PIECE_BYTES } else { usize::MAX }
 }
 
 /// Waits until somebody waits, and hands over the first of them.
@@ -85,8 +110,46 @@ async fn next() -> Waker {
 
 thread_local! {
     static TURNS: RefCell<Turns> = RefCell::default();
+    /// For how many turns still one body goes on at a time.
+    static SHARP: Cell<u32> = const { Cell::new(0) };
 }
+
+/// How many bodies besides the first go on after one look where nobody else is about: a look finds
+/// more the longer ago the last one was, and costs the same.
+const MORE_AT_ONCE: usize = 2;
+/// What takes some 50 µs.
+const SHARP_PIECE_BYTES: usize = 256 << 10;
+/// Some milliseconds.
+const SHARP_TURNS: u32 = 64;
 
 /// How often in a row a lone task has to be ready until the runtime looks at its driver in between:
 /// it runs twice as many as were ready when it began, and one more.
 const ROUNDS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{run, uring_works};
+    use super::*;
+
+    #[test]
+    fn pieces_are_small_while_small_requests_come_and_not_for_long_after() {
+        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
+        for uring in drivers {
+            // What waits for turns is a thread's own.
+            let core = std::thread::spawn(move || run(uring, small_for_a_while()));
+            assert!(core.join().is_ok_and(|ran| ran.is_ok()));
+        }
+    }
+
+    async fn small_for_a_while() {
+        assert_eq!(piece_max(), usize::MAX);
+        note_small();
+        for _ in 0..SHARP_TURNS {
+            assert_eq!(piece_max(), SHARP_PIECE_BYTES);
+            wait().await;
+            // Whoever gives the turns counts this one after it has woken us.
+            yield_now().await;
+        }
+        assert_eq!(piece_max(), usize::MAX);
+    }
+}

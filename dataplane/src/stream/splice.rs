@@ -157,7 +157,10 @@ async fn fill(from: &Socket, pipe: &mut Pipe, left: u64, limits: &Limits) -> Res
         match from.try_splice_in(pipe, left) {
             Ok(0) => return Err(Broken::SourceEnded),
             Ok(count) => return Ok(count),
-            Err(error) if is_blocked(&error) => await_readable(from, limits).await?,
+            Err(error) if is_blocked(&error) => {
+                await_readable(from, limits).await?;
+                from.in_turn().await;
+            }
             Err(_) => return Err(Broken::SourceEnded),
         }
     }
