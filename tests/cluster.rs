@@ -288,7 +288,7 @@ fn without_a_cluster_and_without_a_folder_the_proxy_says_what_to_do() {
         .expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("set KUBECONFIG, or give --file DIR"), "{said}");
+    assert!(said.contains("set KUBECONFIG; `proxy` and `csi` also take --file DIR"), "{said}");
 }
 
 #[test]

@@ -38,6 +38,13 @@ fn every_other_verb_starts_in_the_image() {
     assert!(ok && text.contains("io_uring_setup"), "{text}");
     let (ok, text) = image.run(&Seccomp::Ours, &["--version"]);
     assert!(ok && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+    let (ok, text) = image.run(&Seccomp::Default, &["controller"]);
+    assert!(!ok && text.matches("set KUBECONFIG").count() == 1, "{text}");
+    let (ok, text) = image.run(&Seccomp::Default, &["ca", "show", "--ca-dir", "/nowhere"]);
+    assert!(!ok && text.contains("there is no CA here yet"), "{text}");
+    let driver = ["csi", "--node-id", "n", "--endpoint", "unix:///tmp/s", "--file", "/nowhere"];
+    let (ok, text) = image.run(&Seccomp::Default, &driver);
+    assert!(!ok && text.contains("/nowhere"), "{text}");
     let (ok, text) = image.run(&Seccomp::Default, &["check", "/nowhere"]);
     assert!(!ok && text.contains("/nowhere"), "{text}");
 }

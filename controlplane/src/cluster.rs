@@ -17,7 +17,10 @@ pub enum Error {
     #[error("KUBECONFIG: {0}")]
     Kubeconfig(#[from] KubeconfigError),
     /// Not a Pod either.
-    #[error("{0}: run in a Pod with a service account, set KUBECONFIG, or give --file DIR")]
+    #[error(
+        "{0}: run in a Pod with a service account, or set KUBECONFIG; `proxy` and `csi` also take \
+         --file DIR"
+    )]
     InCluster(#[from] InClusterError),
     /// Settings that cannot be used.
     #[error("the way to the API server: {0}")]

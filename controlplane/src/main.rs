@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(cause) => {
-            eprintln!("harbor-connector: {cause:#}");
+            // Each error tells its cause itself.
+            eprintln!("harbor-connector: {cause}");
             ExitCode::FAILURE
         }
     }
