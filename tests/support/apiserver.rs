@@ -193,6 +193,9 @@ impl ApiServer {
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
+        if let Some(extensions) = &self.shared.extensions {
+            extensions.stop();
+        }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -28,10 +29,10 @@ use tokio::time::sleep;
 use super::super::base64;
 use super::rest::Asked;
 
-/// The server and its etcd; both end with it.
+/// The server and its etcd.
 pub(super) struct Extensions {
     client: kube::Client,
-    processes: Vec<Child>,
+    processes: Mutex<Vec<Child>>,
     folder: TempDir,
 }
 
@@ -63,7 +64,7 @@ impl Extensions {
         let options = KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
         let client = kube::Client::try_from(config.expect("a configuration")).expect("a client");
-        let server = Self { client, processes, folder };
+        let server = Self { client, processes: Mutex::new(processes), folder };
         server.wait().await;
         Some(server)
     }
@@ -132,9 +133,10 @@ impl Extensions {
     }
 }
 
-impl Drop for Extensions {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
+impl Extensions {
+    /// Ends both programs: connections that still wait keep hold of what is shared.
+    pub(super) fn stop(&self) {
+        for mut process in self.processes.lock().expect("no panic").drain(..) {
             let _ = process.kill();
             let _ = process.wait();
         }
