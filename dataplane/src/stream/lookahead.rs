@@ -86,7 +86,7 @@ fn is_canonical(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let Some(digits) = head.strip_suffix(b"\r\n") else { return false };
     let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    digits.first() != Some(&b'0') && digits.iter().all(digit)
+    digits.first().is_some_and(|first| *first != b'0') && digits.iter().all(digit)
 }
 
 /// CR LF, sixteen digits, CR LF.
@@ -106,8 +106,9 @@ mod tests {
         for good in ["8000\r\n", "\r\n8000\r\n", "1f\r\n"] {
             assert!(is_canonical(good.as_bytes()), "{good:?}");
         }
-        for bad in ["08000\r\n", "1F\r\n", "8000;a=b\r\n", "0\r\n", "8000", "\r\n"] {
-            assert!(!is_canonical(bad.as_bytes()) || bad == "\r\n", "{bad:?}");
+        for bad in ["08000\r\n", "1F\r\n", "8000;a=b\r\n", "0\r\n", "8000", "\r\n", "\r\n\r\n", ""]
+        {
+            assert!(!is_canonical(bad.as_bytes()), "{bad:?}");
         }
     }
 }
