@@ -78,15 +78,20 @@ async fn act(flags: &ControllerFlags) -> Result<(), Error> {
     let (status, counts) = (Arc::new(Status::default()), Arc::new(Counts::default()));
     let identity = flags.identity();
     serve(flags, &status, &counts, &identity).await?;
-    let election =
-        Election::new(client.clone(), &flags.namespace, LEASE, identity.clone(), flags.lease());
+    let election = Election::new(
+        client.clone(),
+        &flags.installed.namespace,
+        LEASE,
+        identity.clone(),
+        flags.lease(),
+    );
     let mut held = tokio::select! {
         held = election.hold(|| status.begins()) => held,
         () = end.received() => return Ok(()),
     };
     counts.acts.store(1, Ordering::Relaxed);
     let installation = Installation {
-        namespace: flags.namespace.clone(),
+        namespace: flags.installed.namespace.clone(),
         proxy: flags.proxy_service.clone(),
         domain: flags.cluster_domain.clone(),
     };

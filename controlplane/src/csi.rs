@@ -107,7 +107,8 @@ fn sources(flags: &CsiFlags, runtime: &Runtime) -> Result<Option<(Connectors, Ow
     let file = flags.ca_file.clone().map(Own::File);
     let Some(folder) = &flags.file else {
         let (client, calls) = (runtime.block_on(crate::cluster::client())?, runtime.handle());
-        let published = || Bundle::follow(client.clone(), &flags.namespace, calls.clone());
+        let published =
+            || Bundle::follow(client.clone(), &flags.installed.namespace, calls.clone());
         let own = file.unwrap_or_else(|| Own::Cluster(published()));
         let cluster = Cluster::new(client, calls.clone(), flags.require_proxy_right);
         return Ok(Some((Connectors::Cluster(cluster), own)));

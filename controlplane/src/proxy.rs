@@ -240,7 +240,7 @@ impl Proxy<'_> {
         facts: watch::Receiver<Arc<Facts>>,
         serving: &Serving,
     ) -> Option<Probing> {
-        let rules = self.flags.probes.rules(&self.flags.forward.namespace)?;
+        let rules = self.flags.probes.rules(&self.flags.forward.installed.namespace)?;
         let Logins { desk, dialer } = &serving.logins;
         let (desk, dialer) = (Arc::clone(desk), Arc::clone(dialer));
         Some(Probing::start(Prober { client, facts, desk, dialer, rules, numbers: Arc::default() }))

@@ -68,7 +68,7 @@ fn in_folder(flags: &CaFlags) -> Result<Vec<String>, VerbError> {
 }
 
 async fn in_cluster(flags: &CaFlags) -> Result<Vec<String>, VerbError> {
-    let place = Place::new(cluster::client().await?, &flags.namespace);
+    let place = Place::new(cluster::client().await?, &flags.installed.namespace);
     let published = place.published().await?;
     let stored = place.stored().await?.filter(|stored| !stored.kept.is_empty());
     let nothing = "there is no CA in this cluster yet: `proxy` makes it at its first start";

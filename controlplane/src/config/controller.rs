@@ -9,20 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use rustix::system::uname;
 
-use super::Logging;
+use super::{Installed, Logging};
 
 /// The flags of `controller`.
 #[derive(Debug, Args)]
 pub struct ControllerFlags {
-    /// The namespace that this program is installed in: its Lease and the proxy's Service are
-    /// there.
-    #[arg(
-        long,
-        value_name = "NAMESPACE",
-        env = "HARBOR_CONNECTOR_NAMESPACE",
-        default_value = "harbor-connector-system"
-    )]
-    pub namespace: String,
+    /// Where this program is installed.
+    #[command(flatten)]
+    pub installed: Installed,
 
     /// The proxy's own Service in that namespace, to which the Service of each connector leads.
     #[arg(

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Logging;
-use super::forward::SYSTEM_NAMESPACE;
+use super::{Installed, Logging};
 use crate::csi::volume::Storage;
 
 /// The flags of `csi`.
@@ -60,14 +59,9 @@ pub struct CsiFlags {
     #[arg(long, value_name = "FILE", env = "HARBOR_CONNECTOR_CA_FILE")]
     pub ca_file: Option<PathBuf>,
 
-    /// The namespace of this program's own objects in a cluster.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "HARBOR_CONNECTOR_NAMESPACE",
-        default_value = SYSTEM_NAMESPACE
-    )]
-    pub namespace: String,
+    /// Where this program is installed.
+    #[command(flatten)]
+    pub installed: Installed,
 
     /// The audience of the tokens that Pods use the proxy with.
     #[arg(

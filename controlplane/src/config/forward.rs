@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use dataplane::vocabulary::is_dns_label;
 use dataplane::{Hosts, Passthrough};
 
+use super::Installed;
 use super::bounds::seconds;
 
 /// The flags of `proxy` that concern TLS with callers and the forward proxy.
@@ -47,14 +48,9 @@ pub struct ForwardFlags {
     #[arg(long, value_name = "DIR", env = "HARBOR_CONNECTOR_CA_DIR")]
     pub ca_dir: Option<PathBuf>,
 
-    /// The namespace of this program's own objects in a cluster.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "HARBOR_CONNECTOR_NAMESPACE",
-        default_value = SYSTEM_NAMESPACE
-    )]
-    pub namespace: String,
+    /// Where this program is installed.
+    #[command(flatten)]
+    pub installed: Installed,
 
     /// In a cluster the CA's root is replaced by itself, a year before it ends: the next one is
     /// published, signs after so long, and after as long again the old one is no longer trusted.
@@ -113,14 +109,9 @@ pub struct CaFlags {
     #[arg(long, env = "HARBOR_CONNECTOR_CLUSTER")]
     pub cluster: bool,
 
-    /// The namespace of that Secret.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "HARBOR_CONNECTOR_NAMESPACE",
-        default_value = SYSTEM_NAMESPACE
-    )]
-    pub namespace: String,
+    /// Where this program is installed.
+    #[command(flatten)]
+    pub installed: Installed,
 
     /// What to do with it.
     #[arg(value_enum, default_value = "show")]
@@ -183,9 +174,6 @@ fn passthrough_host(text: &str) -> Result<String, String> {
         None => host_name(text),
     }
 }
-
-/// Where this program is installed.
-pub(super) const SYSTEM_NAMESPACE: &str = "harbor-connector-system";
 
 #[cfg(test)]
 mod tests {

@@ -56,7 +56,7 @@ pub(super) async fn in_cluster(flags: &ProxyFlags, client: Client) -> Result<Opt
     if flags.forward.ca_dir.is_some() {
         return in_folder(flags);
     }
-    let place = Place::new(client, &flags.forward.namespace);
+    let place = Place::new(client, &flags.forward.installed.namespace);
     let name = place.bundle_name();
     let (roots, first) = cluster::follow(place, flags.forward.ca_overlap_seconds);
     if timeout(FIRST_WAIT, first).await.is_err() {
