@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use monoio::io::AsyncReadRent;
 use monoio::time::TimeDriver;
@@ -25,9 +25,12 @@ use crate::pipes::Pipe;
 mod deadlines;
 mod descriptor;
 mod doorbell;
+mod heart;
 mod turns;
+mod waves;
 
 pub(crate) use self::doorbell::Doorbell;
+pub(crate) use self::heart::lately;
 
 /// A connected, non-blocking TCP socket of this core.
 pub(crate) struct Socket {
@@ -84,6 +87,11 @@ impl Socket {
             return (Err(io::ErrorKind::ConnectionAborted.into()), into);
         }
         self.receiving = true;
+        // On epoll a receive is tried before it is waited for: too soon, most often, if it follows
+        // a send at once.
+        if EPOLL.get() {
+            together().await;
+        }
         let received = self.inner.read(into).await;
         self.receiving = false;
         self.note(received.0.as_ref().copied().unwrap_or_default());
@@ -237,8 +245,10 @@ impl AsFd for Socket {
 /// Runs `main` on this thread's own runtime until it ends, on io_uring if `uring`.
 pub(crate) fn run<F: Future<Output = ()>>(uring: bool, main: F) -> io::Result<()> {
     let main = async {
-        spawn(beat());
+        spawn(heart::beat());
         spawn(turns::keep(uring));
+        spawn(waves::keep());
+        EPOLL.set(!uring);
         main.await;
     };
     if uring {
@@ -340,38 +350,24 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
+/// Lets everybody who is ready now come as far before something small is sent: see [`waves`]. While
+/// bodies wait for their turns, what is small goes at once.
+pub(crate) async fn together() {
+    if !turns::somebody_waits() {
+        waves::wait().await;
+    }
+}
+
 /// Lets everybody go first who has less to do, and the timers too if they have not for a while.
 pub(crate) async fn give_way() {
     turns::wait().await;
 }
 
-/// Keeps the heartbeat of this core.
-async fn beat() {
-    loop {
-        let now = Instant::now();
-        HEARTBEAT.set(Some(now));
-        deadlines::beat(now);
-        sleep(HEARTBEAT_EVERY).await;
-    }
-}
-
-/// The time, as it was when this core's heart last beat: a tenth of a second ago at most as a rule.
-pub(crate) fn lately() -> Instant {
-    HEARTBEAT.get().unwrap_or_else(Instant::now)
-}
-
-/// Whether this core's timers have not run for a while.
-fn is_late() -> bool {
-    HEARTBEAT.get().is_some_and(|beat| beat.elapsed() > HEARTBEAT_LATE)
-}
-
 thread_local! {
-    /// When this core's timers last ran.
-    static HEARTBEAT: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Whether this core runs on epoll.
+    static EPOLL: Cell<bool> = const { Cell::new(false) };
 }
 
-const HEARTBEAT_EVERY: Duration = Duration::from_millis(100);
-const HEARTBEAT_LATE: Duration = Duration::from_millis(200);
 /// Waits below this get a timer of their own.
 const SHARP_BELOW: Duration = Duration::from_secs(2);
 /// The least that a timer can wait.
@@ -395,6 +391,7 @@ const UNACKNOWLEDGED_MS_MAX: u32 = 120_000;
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+    use std::time::Instant;
 
     use super::*;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::Connection;
 
 use crate::buffer::Buffer;
-use crate::io::Socket;
+use crate::io::{Socket, together};
 
 mod tls_session;
 
@@ -91,6 +91,10 @@ impl Transport {
         wait: Duration,
     ) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        if (1..=SMALL_BYTES_MAX).contains(&bytes) {
+            together().await;
+        }
         while !parts.is_empty() {
             let written = match self {
                 Self::Plain(socket) => socket.try_send(parts),
@@ -162,5 +166,7 @@ impl Transport {
     }
 }
 
+/// What takes the kernel less time than to wake up whom it is for.
+const SMALL_BYTES_MAX: usize = 16 << 10;
 /// Longer than any bound: the deadline is elsewhere.
 pub(crate) const UNBOUNDED: Duration = Duration::from_secs(7 * 24 * 3600);

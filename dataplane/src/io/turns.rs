@@ -12,7 +12,8 @@ use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
 use std::task::{Poll, Waker};
 
-use super::{TIMER_STEP, is_late, sleep, yield_now};
+use super::heart::is_late;
+use super::{TIMER_STEP, sleep, yield_now};
 
 #[derive(Default)]
 struct Turns {
@@ -77,6 +78,11 @@ pub(super) async fn keep(uring: bool) {
             more.into_iter().for_each(Waker::wake);
         }
     }
+}
+
+/// Whether a body waits for its turn.
+pub(super) fn somebody_waits() -> bool {
+    TURNS.with_borrow(|turns| !turns.waiting.is_empty())
 }
 
 /// Notes that something small was received, a head perhaps: what it leads to shall not wait long.

@@ -1,0 +1,105 @@
+//! What many tasks of a core do with the kernel, one after another instead of in between.
+//!
+//! A send wakes whoever waits for it. Where that is a process of the same machine, and its
+//! processor sleeps, the wake-up costs the sender more than the rest of the call. Sends that leave
+//! together find it awake: so a task that has something small to send lets all that are ready now
+//! come as far, and then they go one after another. The same holds for a receive that would be
+//! tried too soon.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::mem;
+use std::task::{Poll, Waker};
+
+#[derive(Default)]
+struct Waves {
+    waiting: Vec<Waker>,
+    keeper: Option<Waker>,
+}
+
+/// Waits until all tasks that are ready now have run.
+pub(super) async fn wait() {
+    let mut queued = false;
+    poll_fn(|context| {
+        // Polled for another reason, it goes on early; nobody is hurt by that.
+        if queued {
+            return Poll::Ready(());
+        }
+        queued = true;
+        let keeper = WAVES.with_borrow_mut(|waves| {
+            waves.waiting.push(context.waker().clone());
+            waves.keeper.take()
+        });
+        if let Some(keeper) = keeper {
+            keeper.wake();
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Lets those who wait go on, wave after wave. It is woken with the first of a wave, so it runs
+/// after all tasks that were ready then.
+pub(super) async fn keep() {
+    let mut wave = Vec::new();
+    loop {
+        poll_fn(|context| {
+            WAVES.with_borrow_mut(|waves| {
+                if waves.waiting.is_empty() {
+                    waves.keeper = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+                mem::swap(&mut waves.waiting, &mut wave);
+                Poll::Ready(())
+            })
+        })
+        .await;
+        wave.drain(..).for_each(Waker::wake);
+    }
+}
+
+thread_local! {
+    static WAVES: RefCell<Waves> = RefCell::default();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use futures_channel::oneshot;
+
+    use super::super::{run, spawn, together, uring_works};
+    use super::*;
+
+    #[test]
+    fn who_is_ready_comes_as_far_before_anybody_goes_on() {
+        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
+        for uring in drivers {
+            // What waits is a thread's own.
+            let core = std::thread::spawn(move || run(uring, three_at_once()));
+            assert!(core.join().is_ok_and(|ran| ran.is_ok()));
+        }
+    }
+
+    async fn three_at_once() {
+        let steps = Rc::new(RefCell::new(String::new()));
+        let mut ends = Vec::new();
+        for _ in 0..3 {
+            let (end, ended) = oneshot::channel();
+            ends.push(ended);
+            let steps = Rc::clone(&steps);
+            spawn(async move {
+                // Twice: who goes on may queue for the next wave.
+                for step in ["a", "b"] {
+                    steps.borrow_mut().push_str(step);
+                    together().await;
+                }
+                end.send(()).expect("somebody waits");
+            });
+        }
+        for ended in ends {
+            ended.await.expect("it ended");
+        }
+        assert_eq!(*steps.borrow(), "aaabbb");
+    }
+}
