@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::{self, Place, Transfer};
 use crate::body::{self, Framing};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, IDLE_BYTES};
 use crate::counters::AllCounters;
 use crate::error::{Error, Kind, Stage};
 use crate::exchange::{self, Next};
@@ -312,8 +312,6 @@ fn hand_over(inbound: Inbound, index: usize, transfer: Transfer, core: &Core) {
 
 /// Between two looks whether a connection may be accepted again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
-/// What an idle connection holds to receive into: most heads fit, whatever else follows.
-const IDLE_BYTES: usize = 2 << 10;
 /// How long an idle connection is still listened to once the process drains.
 const DRAINING_IDLE_WAIT: Duration = Duration::from_secs(1);
 /// How long a TLS session's last word may take.
