@@ -6,8 +6,9 @@
 mod fields;
 
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
-use memchr::{memchr, memchr3_iter};
+use memchr::{memchr, memchr_iter, memchr2_iter};
 
 use crate::error::Kind;
 use crate::limits::Limits;
@@ -228,18 +229,24 @@ fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
 /// The head at the front of `bytes`, empty line included, or `None` while it is incomplete.
 ///
 /// httparse takes a bare LF for a line's end, and so do some servers, while others do not; that
-/// difference is what smuggles requests, so here a line ends with CR LF or the head is refused.
+/// difference is what smuggles requests, so here a line ends with CR LF or the head is refused. A
+/// bare CR and NUL httparse refuses itself, once it sees the head.
 fn complete_head(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
     // Where the line begins that is looked at.
     let mut start = 0;
-    for place in memchr3_iter(b'\r', b'\n', 0, bytes) {
-        match (bytes.get(place), bytes.get(place + 1)) {
-            (Some(b'\r'), None) => return Ok(None),
-            (Some(b'\r'), Some(b'\n')) if place == start => return Ok(bytes.get(..place + 2)),
-            (Some(b'\r'), Some(b'\n')) => start = place + 2,
-            (Some(b'\n'), _) if place + 1 == start => {}
-            (Some(0), _) => return Err("a head has no NUL"),
+    for place in memchr_iter(b'\n', bytes) {
+        let line = bytes.get(start..place).unwrap_or_default();
+        match line {
+            b"\r" => return Ok(bytes.get(..=place)),
+            [.., b'\r'] => start = place + 1,
             _ => return Err("a line must end with CR LF"),
+        }
+    }
+    for place in memchr2_iter(b'\r', 0, bytes) {
+        match (bytes.get(place), bytes.get(place + 1)) {
+            (Some(b'\r'), None | Some(b'\n')) => {}
+            (Some(b'\r'), _) => return Err("a line must end with CR LF"),
+            _ => return Err("a head has no NUL"),
         }
     }
     Ok(None)
@@ -264,19 +271,25 @@ fn check_request_fields(version: Version, fields: &Fields) -> Result<(), Kind> {
 /// Whether `host` is a name or an address, perhaps with a port: what RFC 3986 §3.2.2 allows, less
 /// what no registry's name needs (percent signs and sub-delimiters).
 pub(crate) fn is_host(host: &[u8]) -> bool {
-    let Ok(host) = str::from_utf8(host) else {
-        return false;
-    };
-    let (name_is_good, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, rest)) => (address.parse::<std::net::Ipv6Addr>().is_ok(), rest),
+    let (name_is_good, port) = match host.strip_prefix(b"[") {
+        Some(rest) => {
+            let end = memchr(b']', rest).unwrap_or(rest.len());
+            let (address, rest) = rest.split_at_checked(end).unwrap_or_default();
+            let address = str::from_utf8(address).unwrap_or_default();
+            (address.parse::<Ipv6Addr>().is_ok(), rest.strip_prefix(b"]").unwrap_or(b"?"))
+        }
         None => {
-            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-            let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            (!name.is_empty() && name.bytes().all(inner), port)
+            let end = memchr(b':', host).unwrap_or(host.len());
+            let (name, port) = host.split_at_checked(end).unwrap_or_default();
+            let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+            (!name.is_empty() && name.iter().all(inner), port)
         }
     };
-    let port_is_good = match port.strip_prefix(':') {
-        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
+    let port_is_good = match port.strip_prefix(b":") {
+        Some(digits) if digits.iter().all(u8::is_ascii_digit) => {
+            str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
+        }
+        Some(_) => false,
         None => port.is_empty(),
     };
     name_is_good && port_is_good
