@@ -226,9 +226,7 @@ fn checked(value: &Secret) -> Result<&Secret, Kind> {
 /// The framing fields. A length stays a length: Harbor's quota reads it (`PUT` of a blob).
 fn framing_of(method: Method, framing: Framing, head: &mut Vec<u8>) {
     match (framing, method) {
-        (Framing::Length(length), _) => {
-            push(head, ["Content-Length: ", &length.to_string(), "\r\n"])
-        }
+        (Framing::Length(length), _) => push_length(head, length),
         (Framing::Chunked | Framing::UntilClose, _) => {
             push(head, ["Transfer-Encoding: chunked\r\n"])
         }
@@ -244,6 +242,27 @@ fn push<const N: usize>(head: &mut Vec<u8>, parts: [&str; N]) {
     for part in parts {
         head.extend_from_slice(part.as_bytes());
     }
+}
+
+fn push_length(head: &mut Vec<u8>, length: u64) {
+    head.extend_from_slice(b"Content-Length: ");
+    push_number(head, length);
+    head.extend_from_slice(b"\r\n");
+}
+
+/// A number in decimal digits, of which it has 20 at most.
+fn push_number(head: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len() - 1;
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        *digit += (number % 10) as u8;
+        number /= 10;
+        first = place;
+        if number == 0 {
+            break;
+        }
+    }
+    head.extend_from_slice(digits.get(first..).unwrap_or_default());
 }
 
 /// The names of the fields that we set, the version, the framing.

@@ -4,7 +4,7 @@
 //! an address that leads around this proxy, reach the caller.
 
 use super::location::{Place, place};
-use super::{ReturnPath, fields, push};
+use super::{ReturnPath, fields, push, push_length, push_number};
 use crate::body::Framing;
 use crate::counters::Route;
 use crate::error::Kind;
@@ -86,8 +86,10 @@ pub(super) fn relayed(
     caller_version: Version,
 ) -> Result<Answer, Kind> {
     let location = location(head, back)?;
-    let mut bytes = Vec::with_capacity(head.fields.head_bytes() * 2 + ROOM_FOR_OUR_FIELDS);
-    push(&mut bytes, ["HTTP/1.1 ", &head.status.to_string(), " ", head.reason(), "\r\n"]);
+    let mut bytes = Vec::with_capacity(head.fields.head_bytes() + ROOM_FOR_OUR_FIELDS);
+    bytes.extend_from_slice(b"HTTP/1.1 ");
+    push_number(&mut bytes, head.status.into());
+    push(&mut bytes, [" ", head.reason(), "\r\n"]);
     fields::of_response(&head.fields, &mut bytes);
     if let Some(digest) = kept_digest(head, back) {
         fields::push(&mut bytes, DIGEST.as_bytes(), digest);
@@ -229,7 +231,7 @@ fn push_framing(
 ) {
     let old_caller = caller_version == Version::Http10;
     match framing {
-        Framing::Length(length) => push(bytes, ["Content-Length: ", &length.to_string(), "\r\n"]),
+        Framing::Length(length) => push_length(bytes, length),
         Framing::Chunked if !old_caller => push(bytes, ["Transfer-Encoding: chunked\r\n"]),
         Framing::Chunked | Framing::UntilClose => {}
         // What `HEAD` and 304 say is the length of a body that is not here: a client reads a
@@ -252,7 +254,7 @@ fn push_framing(
 
 /// The field by which a registry says what it sends (distribution-spec end-2, end-3).
 pub(super) const DIGEST: &str = "Docker-Content-Digest";
-/// The status line and the framing.
-const ROOM_FOR_OUR_FIELDS: usize = 512;
+/// The status line, the framing, the spaces that fields came without, and what an address gets.
+const ROOM_FOR_OUR_FIELDS: usize = 320;
 /// A date is 29 bytes.
 const RETRY_AFTER_BYTES_MAX: usize = 64;

@@ -585,3 +585,12 @@ fn any_answer(dice: &mut Dice) -> String {
     }
     text + "\r\n"
 }
+
+#[test]
+fn a_number_is_written_as_it_is_read() {
+    for number in [0, 9, 10, 416, 65_536, 1 << 40, u64::MAX] {
+        let mut head = Vec::new();
+        push_number(&mut head, number);
+        assert_eq!(String::from_utf8(head).unwrap(), number.to_string());
+    }
+}
