@@ -115,7 +115,8 @@ fn token(fields: &Fields, bytes_max: usize) -> Result<Token, Kind> {
     let token = if scheme.eq_ignore_ascii_case(b"bearer") {
         Wiped::new(rest.to_vec())
     } else if scheme.eq_ignore_ascii_case(b"basic") {
-        let mut pair = Wiped::new(STANDARD.decode(rest).map_err(|_| Kind::TokenRejected)?);
+        let mut pair = Wiped::new(Vec::with_capacity(base64::decoded_len_estimate(rest.len())));
+        STANDARD.decode_vec(rest, &mut pair).map_err(|_| Kind::TokenRejected)?;
         let colon = memchr(b':', &pair).ok_or(Kind::TokenRejected)?;
         pair.drain(..=colon);
         pair
