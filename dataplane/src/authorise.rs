@@ -25,6 +25,7 @@ use crate::accept::Parsed;
 use crate::account::Record;
 use crate::counters::Counters;
 use crate::error::{Error, Kind, Stage};
+use crate::hashed::HashedMap;
 use crate::io::within;
 use crate::limits::Limits;
 use crate::mailbox::{Postbox, Question};
@@ -281,8 +282,8 @@ struct Answer {
 /// old is forgotten. Bounded, and every operation takes constant time.
 #[derive(Default)]
 struct Memory {
-    young: HashMap<Key, Answer>,
-    old: HashMap<Key, Answer>,
+    young: HashedMap<Key, Answer>,
+    old: HashedMap<Key, Answer>,
 }
 
 impl Memory {

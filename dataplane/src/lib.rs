@@ -49,6 +49,7 @@ mod transport;
 mod buffer;
 mod pipes;
 mod pool;
+mod hashed;
 mod tls;
 mod certificates;
 mod handshake;

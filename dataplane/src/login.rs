@@ -8,7 +8,6 @@
 mod memory;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use futures_channel::oneshot;
 use self::memory::{Tokens, Wanted};
 use crate::counters::Counters;
 use crate::error::Kind;
+use crate::hashed::HashedMap;
 use crate::io::within;
 use crate::limits::Limits;
 use crate::mailbox::{Granted, LoginQuestion, Postbox, Wish};
@@ -204,7 +204,7 @@ pub(crate) struct Logins {
 
 #[derive(Default)]
 struct State {
-    standings: HashMap<Arc<Key>, Known>,
+    standings: HashedMap<Arc<Key>, Known>,
     tokens: Tokens,
 }
 

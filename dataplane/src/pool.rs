@@ -4,11 +4,11 @@
 //! everything that makes a connection somebody's: a connection that carried one connector's
 //! credential is never used for another connector, nor for another version of the same Secret.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::hashed::HashedMap;
 use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
 /// Whose connection it is, and whose login: a connector as its registry knows it.
@@ -101,42 +101,28 @@ impl Hash for Key {
 
 /// Idle connections of one core, the most recently used first.
 pub(crate) struct Pool<T> {
-    /// By name, because that is looked up without a copy of anything; under a name there is one
-    /// key, two for a moment after the connector has changed, and one for each storage.
-    idle: HashMap<ConnectorRef, Vec<Idle<T>>>,
+    idle: HashedMap<Arc<Key>, Vec<(T, Instant)>>,
     age_max: Duration,
     per_key_max: usize,
-}
-
-struct Idle<T> {
-    key: Arc<Key>,
-    connections: Vec<(T, Instant)>,
 }
 
 impl<T> Pool<T> {
     /// A pool that keeps at most `per_key_max` connections a key, each at most `age_max` unused.
     pub(crate) fn new(age_max: Duration, per_key_max: usize) -> Self {
-        Self { idle: HashMap::new(), age_max, per_key_max }
+        Self { idle: HashedMap::default(), age_max, per_key_max }
     }
 
     /// The connection that was used last under `key`, unless it has been unused for too long.
     pub(crate) fn take(&mut self, key: &Arc<Key>, now: Instant) -> Option<T> {
-        let mut keys = self.idle.get_mut(&key.reference)?.iter_mut();
-        let (connection, since) = keys.find(|idle| idle.key == *key)?.connections.pop()?;
+        let (connection, since) = self.idle.get_mut(key)?.pop()?;
         (now.duration_since(since) < self.age_max).then_some(connection)
     }
 
     /// Keeps `connection` for the next request under `key`; one too many is dropped.
     pub(crate) fn put(&mut self, key: Arc<Key>, connection: T, now: Instant) {
-        let keys = match self.idle.get_mut(&key.reference) {
-            Some(keys) => keys,
-            None => self.idle.entry(key.reference.clone()).or_default(),
-        };
-        let same = |idle: &&mut Idle<T>| idle.key == key;
-        match keys.iter_mut().find(same) {
-            Some(idle) if idle.connections.len() >= self.per_key_max => {}
-            Some(idle) => idle.connections.push((connection, now)),
-            None => keys.push(Idle { key, connections: vec![(connection, now)] }),
+        let connections = self.idle.entry(key).or_default();
+        if connections.len() < self.per_key_max {
+            connections.push((connection, now));
         }
     }
 
@@ -149,22 +135,19 @@ impl<T> Pool<T> {
         is_good: impl Fn(&T) -> bool,
     ) {
         let age_max = self.age_max;
-        self.idle.retain(|_, keys| {
-            keys.retain_mut(|Idle { key, connections }| {
-                let lives = is_live(key);
-                connections.retain(|(item, since)| {
-                    lives && now.duration_since(*since) < age_max && is_good(item)
-                });
-                !connections.is_empty()
+        self.idle.retain(|key, connections| {
+            let lives = is_live(key);
+            connections.retain(|(item, since)| {
+                lives && now.duration_since(*since) < age_max && is_good(item)
             });
-            !keys.is_empty()
+            !connections.is_empty()
         });
     }
 
     /// How many connections are idle.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.idle.values().flatten().map(|idle| idle.connections.len()).sum()
+        self.idle.values().map(Vec::len).sum()
     }
 }
 
