@@ -13,6 +13,7 @@ mod trust;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use dataplane::courtesy::cores_first;
 use dataplane::vocabulary::{Access, Connector, ConnectorRef, Origin, Trust, is_dns_label};
 
 use self::parameter::Parameters;
@@ -57,7 +58,10 @@ pub fn compile(objects: &Objects, system: &Arc<Trust>) -> Compiled {
         Parameters::of_class(&found.object.spec, &mut causes);
         problems.extend(causes.into_iter().map(|cause| Problem::at(found, cause)));
     }
-    let known = connectors.iter().map(|connector| connector.reference.clone());
+    let known = connectors.iter().map(|connector| {
+        cores_first();
+        connector.reference.clone()
+    });
     let table = Table::new(objects, known, &mut problems);
     Compiled { connectors, table, problems }
 }
@@ -210,7 +214,7 @@ fn unknown_fields<T>(found: &Found<T>) -> Vec<Cause> {
 /// The first object of each name, in order.
 fn kept<T>(list: &[Found<T>]) -> impl Iterator<Item = &Found<T>> {
     let mut seen = HashSet::new();
-    list.iter().filter(move |found| seen.insert(&found.named))
+    list.iter().inspect(|_| cores_first()).filter(move |found| seen.insert(&found.named))
 }
 
 fn first_of_each<T>(list: &[Found<T>]) -> HashMap<&Named, &Found<T>> {

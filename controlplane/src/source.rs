@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use dataplane::courtesy::let_go;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use zeroize::Zeroizing;
@@ -34,6 +35,13 @@ pub struct Objects {
     pub cluster_roles: Vec<Found<ClusterRole>>,
     /// Their bindings.
     pub cluster_role_bindings: Vec<Found<ClusterRoleBinding>>,
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        let_go(self.connectors.drain(..));
+        let_go(self.secrets.drain(..));
+    }
 }
 
 /// An object and the place it was found in.

@@ -17,6 +17,7 @@ pub mod snapshot;
 pub mod limits;
 pub mod error;
 pub mod counters;
+pub mod courtesy;
 
 // The life of one request, in order.
 mod exchange;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
+use crate::courtesy::{cores_first, let_go};
 use crate::pool::Key;
 use crate::vocabulary::{Connector, ConnectorRef, Origin};
 
@@ -71,7 +72,10 @@ impl Snapshot {
     /// reason the snapshot itself does not show: verdicts remembered under another number are
     /// asked again. A source whose rights are reviewed elsewhere (the cluster's) keeps it constant.
     pub fn new(connectors: impl IntoIterator<Item = Connector>, rights: u64) -> Self {
-        let entry = |connector: Connector| (connector.reference.clone(), Served::of(connector));
+        let entry = |connector: Connector| {
+            cores_first();
+            (connector.reference.clone(), Served::of(connector))
+        };
         let connectors = connectors.into_iter().map(entry).collect();
         Self { connectors, rights, number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
@@ -122,6 +126,12 @@ impl Snapshot {
     /// Under which rights verdicts were given; see [`Snapshot::new`].
     pub fn rights(&self) -> u64 {
         self.rights
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let_go(self.connectors.drain());
     }
 }
 

@@ -149,7 +149,7 @@ impl Manifests {
 }
 
 impl View {
-    fn new(objects: Objects) -> Self {
+    fn new(mut objects: Objects) -> Self {
         let mut problems = Vec::new();
         let reference =
             |found: &crate::source::Named| ConnectorRef::new(&found.namespace, &found.name);
@@ -160,10 +160,10 @@ impl View {
             tracing::warn!("{problem}");
         }
         let mut view = Self { table, ..Self::default() };
-        for found in objects.connectors {
+        for found in objects.connectors.drain(..) {
             view.connectors.entry(reference(&found.named)).or_insert(found.object);
         }
-        for found in objects.classes {
+        for found in objects.classes.drain(..) {
             view.classes.entry(found.named.name.to_string()).or_insert(found.object);
         }
         view

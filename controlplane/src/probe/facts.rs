@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dataplane::Account;
+use dataplane::courtesy::cores_first;
 use dataplane::snapshot::Snapshot;
 use dataplane::vocabulary::{Connector, ConnectorRef, Origin};
 
@@ -78,6 +79,7 @@ pub fn facts(objects: &Objects, snapshot: &Snapshot, problems: &[Problem]) -> Fa
     let classes: HashMap<&str, &crd::ConnectorClass> =
         objects.classes.iter().map(|class| (&*class.named.name, &class.object)).collect();
     let known = objects.connectors.iter().filter_map(|found| {
+        cores_first();
         let causes = causes.get(&found.named).map_or(&[][..], Vec::as_slice);
         let fact = fact(found, &classes, snapshot, causes)?;
         Some((found.named.clone(), Arc::new(fact)))

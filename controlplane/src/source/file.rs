@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use dataplane::courtesy::cores_first;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use ring::digest;
@@ -71,7 +72,10 @@ impl Folder {
             let bytes = text.as_ref().map_or(failure.as_bytes(), |text| text.as_slice());
             for part in [name.as_bytes(), &[u8::from(text.is_ok())], bytes] {
                 sum.update(&(part.len() as u64).to_le_bytes());
-                sum.update(part);
+                for piece in part.chunks(PIECE_BYTES) {
+                    sum.update(piece);
+                    cores_first();
+                }
             }
             files.push((name, text));
         }
@@ -115,7 +119,10 @@ fn read_file(path: &Path) -> io::Result<Text> {
     }
     let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
     // A file that grows meanwhile is read again when it has settled.
-    fs::File::open(path)?.take(length as u64 + 1).read_to_end(&mut text)?;
+    let mut file = fs::File::open(path)?.take(length as u64 + 1);
+    while file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut text)? > 0 {
+        cores_first();
+    }
     Ok(text)
 }
 
@@ -203,6 +210,9 @@ const SETTLE_ROUNDS_MAX: usize = 8;
 
 /// How long notifications may keep a change from being looked at.
 const QUIET_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// What is read, or summed, between two looks whether a core wants the processor.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// The size of one file.
 const FILE_BYTES_MAX: usize = 16 << 20;

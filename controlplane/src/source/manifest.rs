@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use dataplane::courtesy::cores_first;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -81,6 +82,7 @@ pub fn read(file: &Arc<str>, text: &[u8], objects: &mut Objects) -> Result<(), U
     let mut reader = text;
     let documents = serde_saphyr::read_with_options::<_, Value>(&mut reader, options);
     for (index, document) in documents.enumerate() {
+        cores_first();
         let place = Place { file: Arc::clone(file), document: index + 1 };
         match document {
             Ok(document) => add(place, document, None, objects)?,
