@@ -13,11 +13,13 @@ mod rotation;
 pub mod secret;
 mod verb;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::courtesy::{cores_first, let_go};
 use dataplane::{Certificate, Subject};
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType,
@@ -97,9 +99,16 @@ impl Authority {
     /// Replaces the set of names that may be vouched for; host names in lower case, IP addresses
     /// without brackets. Groups that change get another intermediate when next needed.
     pub fn permit(&mut self, names: impl IntoIterator<Item = Box<str>>) {
-        self.names = names.into_iter().collect::<HashSet<_>>().into_iter().collect();
-        self.names.sort_unstable();
-        let groups: HashSet<String> = self.names.chunks(GROUP_NAMES_MAX).map(group_key).collect();
+        // Sorted as they come, because sorting a hundred thousand is one long piece of work.
+        let mut sorted = BTreeSet::new();
+        for name in names {
+            sorted.insert(name);
+            cores_first();
+        }
+        let names = sorted.into_iter().inspect(|_| cores_first()).collect();
+        let_go(mem::replace(&mut self.names, names));
+        let groups = self.names.chunks(GROUP_NAMES_MAX).inspect(|_| cores_first());
+        let groups: HashSet<String> = groups.map(group_key).collect();
         self.intermediates.retain(|key, _| groups.contains(key));
         let names = &self.names;
         self.leaves.retain(|name, _| names.binary_search(name).is_ok());

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use dataplane::courtesy::cores_first;
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::vocabulary::{Connector, Scheme};
 use dataplane::{Commission, Cores, Own};
@@ -151,6 +152,7 @@ impl Workshop {
 fn permitted(own: &Own, snapshot: &Snapshot) -> Vec<Box<str>> {
     let mut names = own.names.clone();
     for connector in snapshot.connectors() {
+        cores_first();
         names.extend(hosts(connector));
         let (name, namespace) = (connector.reference.name(), connector.reference.namespace());
         let service = format!("c-{name}.{namespace}");

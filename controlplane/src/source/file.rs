@@ -16,7 +16,7 @@ use dataplane::courtesy::cores_first;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use ring::digest;
-use zeroize::Zeroizing;
+use zeroize::Zeroize as _;
 
 use super::Objects;
 use super::manifest::{self, Unreadable};
@@ -25,8 +25,17 @@ use super::manifest::{self, Unreadable};
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
-/// A file's bytes, wiped when dropped: they may hold a password.
-type Text = Zeroizing<Vec<u8>>;
+/// A file's bytes, wiped when dropped: they may hold a password. They never move.
+struct Text(Vec<u8>);
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        for piece in self.0.chunks_mut(PIECE_BYTES) {
+            piece.zeroize();
+            cores_first();
+        }
+    }
+}
 
 /// The texts of a folder at one moment.
 pub struct Texts {
@@ -41,7 +50,7 @@ impl Texts {
         let mut reasons = Vec::new();
         for (file, text) in &self.files {
             let read = match text {
-                Ok(text) => manifest::read(file, text, &mut objects),
+                Ok(text) => manifest::read(file, &text.0, &mut objects),
                 Err(cause) => {
                     Err(Unreadable::File { file: Arc::clone(file), what: cause.to_string() })
                 }
@@ -69,7 +78,7 @@ impl Folder {
         for name in names {
             let text = read_file(&self.0.join(&*name));
             let failure = text.as_ref().err().map(ToString::to_string).unwrap_or_default();
-            let bytes = text.as_ref().map_or(failure.as_bytes(), |text| text.as_slice());
+            let bytes = text.as_ref().map_or(failure.as_bytes(), |text| &text.0);
             for part in [name.as_bytes(), &[u8::from(text.is_ok())], bytes] {
                 sum.update(&(part.len() as u64).to_le_bytes());
                 for piece in part.chunks(PIECE_BYTES) {
@@ -117,10 +126,10 @@ fn read_file(path: &Path) -> io::Result<Text> {
     if length > FILE_BYTES_MAX {
         return Err(io::Error::other(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
     }
-    let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
+    let mut text = Text(Vec::with_capacity(length + 1));
     // A file that grows meanwhile is read again when it has settled.
     let mut file = fs::File::open(path)?.take(length as u64 + 1);
-    while file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut text)? > 0 {
+    while file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut text.0)? > 0 {
         cores_first();
     }
     Ok(text)
