@@ -18,6 +18,7 @@ mod mild;
 mod prober;
 mod publishing;
 mod table;
+mod threads;
 #[cfg(test)]
 mod tests;
 

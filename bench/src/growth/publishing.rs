@@ -1,15 +1,13 @@
 //! How long a core stands still while a snapshot of many connectors is published.
 //!
 //! A proxy with many connectors, requests that flow, and one caller that asks, as fast as it is
-//! answered, what the core answers by itself. What the kernel says of the core's thread before and
-//! after each wait tells how much of it was the core's: it worked at something else, or it wanted
-//! to work and another thread had its processor. Windows in which all manifests change and are
-//! published take turns with windows in which nothing happens.
+//! answered, what the core answers by itself. What the kernel says of the proxy's threads before and
+//! after each wait tells how much of it was the proxy's doing: the core worked at something else, or
+//! it wanted to work and another thread of the proxy had its processor. Windows in which all
+//! manifests change and are published take turns with windows in which nothing happens.
 
-use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +18,7 @@ use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 use super::folder::Folder;
 use super::lanes;
 use super::prober::Prober;
+use super::threads::{Spent, Threads, all};
 use super::{Bench, mild};
 use crate::compare::contenders::{Ours, road};
 use crate::compare::drive::Road;
@@ -42,12 +41,12 @@ pub(super) fn measure(bench: &mut Bench<'_>, apart: bool) -> anyhow::Result<Vec<
     let suffix = if apart { "-apart" } else { "" };
     let (mut alone, mut published) = (Vec::new(), Vec::new());
     for repetition in 1..=bench.flags.reps {
-        let still = window(&proxy, count, || {
+        let still = window(&proxy, count, apart, || {
             thread::sleep(ALONE);
             Ok(())
         })?;
         let next = generation(proxy.admin)? + 1;
-        let busy = window(&proxy, count, || {
+        let busy = window(&proxy, count, apart, || {
             folder.fill(count, ground.origin.plain, repetition)?;
             until(|| Ok(generation(proxy.admin)? >= next))?;
             // Until every core has looked and the old one is freed.
@@ -76,6 +75,8 @@ pub(super) fn measure(bench: &mut Bench<'_>, apart: bool) -> anyhow::Result<Vec<
         of("work-published", &published, |longest| longest.worked),
         of("queue-left-alone", &alone, |longest| longest.queued),
         of("queue-published", &published, |longest| longest.queued),
+        of("held-left-alone", &alone, |longest| longest.held),
+        of("held-published", &published, |longest| longest.held),
         of("stall-left-alone", &alone, Longest::stall),
         stall,
     ])
@@ -88,43 +89,26 @@ struct Longest {
     wait: f64,
     /// What the core worked within one wait.
     worked: f64,
-    /// How long it waited for its processor within one wait.
+    /// How long it waited for its processor within one wait, whoever had that.
     queued: f64,
+    /// How much of this time the proxy's other threads worked.
+    held: f64,
 }
 
 impl Longest {
-    /// How long the core was kept from answering, whichever way.
+    /// How long the proxy itself kept the core from answering, whichever way.
     fn stall(&self) -> f64 {
-        self.worked.max(self.queued)
+        self.worked.max(self.held)
     }
 
-    fn see(&mut self, wait: u64, before: Spent, after: Spent) {
+    fn see(&mut self, wait: u64, spent: Spent) {
         let micros = |nanos: u64| nanos as f64 / 1e3;
         // More than the wait itself was not within it.
-        let within = |before: u64, after: u64| micros(after.saturating_sub(before).min(wait));
+        let within = |nanos: u64| micros(nanos.min(wait));
         self.wait = self.wait.max(micros(wait));
-        self.worked = self.worked.max(within(before.worked, after.worked));
-        self.queued = self.queued.max(within(before.queued, after.queued));
-    }
-}
-
-/// What the kernel has counted of the core's thread, in nanoseconds: proc(5), `schedstat`.
-#[derive(Clone, Copy)]
-struct Spent {
-    worked: u64,
-    queued: u64,
-}
-
-impl Spent {
-    fn of(schedstat: &File) -> io::Result<Self> {
-        let mut text = [0; 64];
-        let count = schedstat.read_at(&mut text, 0)?;
-        let text = std::str::from_utf8(text.get(..count).unwrap_or_default());
-        let mut numbers = text.unwrap_or_default().split_ascii_whitespace().map(str::parse);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(worked)), Some(Ok(queued))) => Ok(Self { worked, queued }),
-            _ => Err(io::Error::other("the kernel does not count a thread's time")),
-        }
+        self.worked = self.worked.max(within(spent.worked));
+        self.queued = self.queued.max(within(spent.queued));
+        self.held = self.held.max(within(spent.queued.min(spent.others)));
     }
 }
 
@@ -132,22 +116,20 @@ impl Spent {
 fn window(
     proxy: &Ours,
     count: usize,
+    apart: bool,
     happens: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Longest> {
     let going_on = AtomicBool::new(true);
     let goes_on = || going_on.load(Ordering::Relaxed);
-    let core = threads(proxy)?.into_iter().find(|(name, _)| name.starts_with("core-"));
-    let (_, core) = core.context("no core")?;
-    let schedstat = File::open(format!("/proc/{}/task/{core}/schedstat", proxy.process.id()))?;
+    let mut threads = Threads::of(proxy.process.id(), !apart)?;
     let mut of_the_core = Prober::of_the_core(&road(proxy.address, "c0"))?;
     of_the_core.once()?;
     thread::scope(|scope| -> anyhow::Result<Longest> {
         let probing = scope.spawn(|| -> io::Result<Longest> {
             let mut longest = Longest::default();
-            let mut before = Spent::of(&schedstat)?;
+            threads.spent()?;
             of_the_core.at_once(goes_on, |wait| {
-                let after = Spent::of(&schedstat)?;
-                longest.see(wait, std::mem::replace(&mut before, after), after);
+                longest.see(wait, threads.spent()?);
                 Ok(())
             })?;
             Ok(longest)
@@ -168,17 +150,6 @@ fn window(
         happened?;
         Ok(longest)
     })
-}
-
-/// The names and numbers of the proxy's threads.
-fn threads(proxy: &Ours) -> anyhow::Result<Vec<(String, i32)>> {
-    let mut found = Vec::new();
-    for thread in fs::read_dir(format!("/proc/{}/task", proxy.process.id()))? {
-        let thread = thread?;
-        let number = thread.file_name().to_string_lossy().parse()?;
-        found.push((fs::read_to_string(thread.path().join("comm"))?, number));
-    }
-    Ok(found)
 }
 
 /// HEADs with a token, by the clock; each must be answered as it should be.
@@ -217,7 +188,7 @@ fn until(mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> 
 /// Moves all threads of the proxy but its core to this process's processors, where they give way.
 fn move_away(proxy: &Ours) -> anyhow::Result<()> {
     let ours: CpuSet = sched_getaffinity(None)?;
-    for (name, number) in threads(proxy)? {
+    for (name, number) in all(proxy.process.id())? {
         if name.starts_with("core-") {
             continue;
         }
