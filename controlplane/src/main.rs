@@ -7,6 +7,9 @@ use clap::Parser as _;
 use controlplane::config::{CommandLine, Verb};
 use controlplane::{authority, check, controller, csi, proxy, seccomp};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let command = CommandLine::parse();
     match run(command) {
