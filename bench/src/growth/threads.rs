@@ -134,9 +134,16 @@ mod tests {
 
     #[test]
     fn what_other_threads_work_is_told_from_what_the_core_does() {
+        let (begun, begins) = mpsc::channel();
         let (work, wait) = mpsc::channel::<()>();
         let core = thread::Builder::new().name("core-test".to_owned());
-        let core = core.spawn(move || wait.recv().is_err()).unwrap();
+        let core = core.spawn(move || {
+            begun.send(()).unwrap();
+            wait.recv().is_err()
+        });
+        let core = core.unwrap();
+        // A thread takes its name once it runs.
+        begins.recv().unwrap();
         let mut threads = Threads::of(std::process::id().cast_signed(), true).unwrap();
         let until = Instant::now() + Duration::from_millis(30);
         while Instant::now() < until {}
