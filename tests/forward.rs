@@ -257,12 +257,20 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     let own = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let own = own.expect("a free address").to_string();
     // One goes to the registry at once; with a credential the registry is asked about that first.
-    let text = format!(
-        "{}---\n{}---\n{}",
-        anonymous_connector("ci", "loop", &format!("http://{own}")),
-        connector("ci", "other-loop", &format!("http://{own}"), ""),
-        secret("ci", "other-loop", PASSWORD),
-    );
+    let (_, port) = own.rsplit_once(':').expect("a port");
+    let loops = [
+        ("loop", format!("http://{own}")),
+        ("mapped-loop", format!("http://[::ffff:127.0.0.1]:{port}")),
+        // Behind a Service nothing shows in the address that is dialled.
+        ("service-loop", "http://c-harbor.ci.svc.cluster.local".to_owned()),
+        ("name-loop", "https://proxy.system.svc".to_owned()),
+    ];
+    let mut text = String::new();
+    for (name, address) in &loops {
+        text += &format!("{}---\n", anonymous_connector("ci", name, address));
+        text += &format!("{}---\n", connector("ci", &format!("{name}-in"), address, ""));
+        text += &format!("{}---\n", secret("ci", &format!("{name}-in"), PASSWORD));
+    }
     let manifests = Manifests::for_registry(&registry.url()).with("loop.yaml", &text);
     let flags = ["--listen", &own, "--service-names", "proxy.system.svc"];
     let proxy = Proxy::start(&manifests, &flags);
@@ -280,7 +288,7 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     assert_eq!(registry.requests().len(), 5);
 
     // A connector that leads back to us is found out before a byte of a request is sent.
-    for name in ["loop", "other-loop"] {
+    for name in loops.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("{name}-in")]) {
         let answer = proxy.get(&format!("/v2/namespaces/ci/connectors/{name}/a/b/manifests/v1"));
         assert_eq!(answer.status, 508, "{name}: {answer}");
         assert!(answer.text().contains("came back to the proxy"), "{answer}");
