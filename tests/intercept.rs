@@ -315,6 +315,25 @@ fn a_right_that_is_taken_away_ends_at_the_next_request_inside_the_tunnel() {
 }
 
 #[test]
+fn a_tunnel_leads_to_the_host_that_it_was_opened_to_and_ends_when_its_connector_has_left_that() {
+    let (registry, other) = (FakeRegistry::obliging(), FakeRegistry::obliging());
+    let proxy = proxy(&registry);
+    let mut caller = inside(&proxy);
+    let ask = plain("GET", "/v2/team/app/manifests/v1", "");
+    assert_eq!(caller.ask(&ask).status, 200);
+    proxy.write("connector.yaml", &connector("ci", "harbor", &other.url(), ""));
+    let refused = eventually("the new address", || {
+        let answer = caller.ask(&ask);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((refused.status, refused.field("connection")), (403, Some("close")), "{refused}");
+    assert!(refused.text().contains("NO_PROXY") && refused.text().contains(AT), "{refused}");
+    assert!(matches!(caller.end(), Broken::Ended | Broken::Reset));
+    assert_eq!(proxy.caller().connect_to(AT, "ci/harbor").status, 403);
+    assert!(other.is_untouched(), "what was meant for one host never goes to another");
+}
+
+#[test]
 fn a_tunnel_to_a_connector_that_is_not_ready_is_refused_before_it_stands() {
     let registry = FakeRegistry::obliging();
     let proxy = proxy(&registry);
