@@ -73,14 +73,14 @@ fn a_503_before_any_byte_of_an_upload_was_sent_says_when_to_try_again() {
 // F02
 
 /// A port whose queue of connections is full: what is sent there is dropped, as by a firewall.
-struct BlackHole {
-    address: String,
+pub(crate) struct BlackHole {
+    pub(crate) address: String,
     _listener: rustix::fd::OwnedFd,
     _queued: Vec<TcpStream>,
 }
 
 impl BlackHole {
-    fn new(host: &str) -> Self {
+    pub(crate) fn new(host: &str) -> Self {
         use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
         let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         let place: std::net::SocketAddr = format!("{host}:0").parse().expect("an address");

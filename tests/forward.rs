@@ -7,12 +7,13 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 
 use crate::support::caller::{basic, listing, proxied, request};
 use crate::support::dockerd::{self, Dockerd, Surroundings};
+use crate::support::fake_registry::robots_authorization;
 use crate::support::image::Layout;
 use crate::support::manifests::{anonymous_connector, ca_secret, connector, secret};
 use crate::support::programs::{Job, lacking};
 use crate::support::{
     Answer, Broken, Caller, DockerRegistry, FakeRegistry, Manifests, PASSWORD, PREFIX, Proxy,
-    STRANGER_TOKEN, TOKEN, USER, answer, docker_registry, netns,
+    STRANGER_TOKEN, TOKEN, TlsStorage, USER, answer, docker_registry, netns,
 };
 
 /// An image's manifest at `registry`, as a client names it.
@@ -54,6 +55,35 @@ fn an_absolute_request_is_served_by_the_connector_at_its_host() {
         assert!(via.starts_with("1.1 harbor-connector-"), "{via:?}");
     }
     proxy.logged(&["GET", "manifest", "ci/harbor", &registry.authority(), "status=200"]);
+}
+
+#[test]
+fn https_is_spoken_for_a_caller_who_opens_no_tunnel_and_the_registry_must_prove_itself() {
+    let registry = TlsStorage::answering(|_| {
+        answer(202, "Location: /v2/team/app/blobs/uploads/4f?_state=a\r\n", b"")
+    });
+    let registry = registry.taken_for_a_registry();
+    let ask = |proxy: &Proxy| {
+        let uploads = format!("{}/v2/team/app/blobs/uploads/", registry.url());
+        proxy.ask(&proxied("POST", &uploads, "ci/harbor", "Content-Length: 0\r\n"))
+    };
+    let wary = Proxy::start(&Manifests::for_registry(&registry.url()), &[]);
+    let refused = ask(&wary);
+    assert!(refused.status == 503 && refused.text().contains("x509"), "{refused}");
+    assert!(registry.heads().is_empty(), "no head goes to whom nobody vouches for");
+
+    let trusting = "  caCertSecretRef: {name: harbor-ca}\n";
+    let manifests = Manifests::for_registry(&registry.url())
+        .with("connector.yaml", &connector("ci", "harbor", &registry.url(), trusting))
+        .with("ca.yaml", &ca_secret("ci", "harbor-ca", &registry.ca));
+    let opened = ask(&Proxy::start(&manifests, &[]));
+    let location = opened.field("location");
+    assert_eq!(location, Some("/v2/team/app/blobs/uploads/4f?_state=a"), "{opened}");
+    let heads = registry.heads();
+    let line = "POST /v2/team/app/blobs/uploads/ HTTP/1.1\r\n";
+    let posted = heads.iter().find(|head| head.starts_with(line)).expect("the request");
+    assert!(posted.contains(&robots_authorization(PASSWORD)), "{posted}");
+    assert!(!posted.to_ascii_lowercase().contains("proxy-authorization"), "{posted}");
 }
 
 #[test]
@@ -257,12 +287,20 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     let own = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let own = own.expect("a free address").to_string();
     // One goes to the registry at once; with a credential the registry is asked about that first.
-    let text = format!(
-        "{}---\n{}---\n{}",
-        anonymous_connector("ci", "loop", &format!("http://{own}")),
-        connector("ci", "other-loop", &format!("http://{own}"), ""),
-        secret("ci", "other-loop", PASSWORD),
-    );
+    let (_, port) = own.rsplit_once(':').expect("a port");
+    let loops = [
+        ("loop", format!("http://{own}")),
+        ("mapped-loop", format!("http://[::ffff:127.0.0.1]:{port}")),
+        // Behind a Service nothing shows in the address that is dialled.
+        ("service-loop", "http://c-harbor.ci.svc.cluster.local".to_owned()),
+        ("name-loop", "https://proxy.system.svc".to_owned()),
+    ];
+    let mut text = String::new();
+    for (name, address) in &loops {
+        text += &format!("{}---\n", anonymous_connector("ci", name, address));
+        text += &format!("{}---\n", connector("ci", &format!("{name}-in"), address, ""));
+        text += &format!("{}---\n", secret("ci", &format!("{name}-in"), PASSWORD));
+    }
     let manifests = Manifests::for_registry(&registry.url()).with("loop.yaml", &text);
     let flags = ["--listen", &own, "--service-names", "proxy.system.svc"];
     let proxy = Proxy::start(&manifests, &flags);
@@ -280,7 +318,7 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     assert_eq!(registry.requests().len(), 5);
 
     // A connector that leads back to us is found out before a byte of a request is sent.
-    for name in ["loop", "other-loop"] {
+    for name in loops.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("{name}-in")]) {
         let answer = proxy.get(&format!("/v2/namespaces/ci/connectors/{name}/a/b/manifests/v1"));
         assert_eq!(answer.status, 508, "{name}: {answer}");
         assert!(answer.text().contains("came back to the proxy"), "{answer}");
@@ -299,6 +337,49 @@ fn a_request_for_our_own_address_is_served_here_and_loops_end() {
     assert_eq!(caller.head().expect("an answer").status, 200);
     let answer = caller.ask(&request("GET", &format!("{PREFIX}/a/b/manifests/v1"), ""));
     assert_eq!(answer.status, 200, "{answer}");
+}
+
+#[test]
+fn a_socket_that_listens_on_every_address_knows_itself_by_each() {
+    let registry = FakeRegistry::obliging();
+    for (every, hosts) in [
+        ("0.0.0.0", ["127.0.0.1", "127.0.0.2", "[::ffff:127.0.0.1]"].as_slice()),
+        ("[::]", &["127.0.0.1", "127.0.0.2", "[::ffff:127.0.0.1]", "[::1]"]),
+    ] {
+        let own = TcpListener::bind(format!("{every}:0")).and_then(|free| free.local_addr());
+        let port = own.expect("a free port").port();
+        let mut manifests = Manifests::for_registry(&registry.url());
+        for (number, host) in hosts.iter().enumerate() {
+            let name = format!("loop-{number}");
+            manifests = manifests.with_connector("ci", &name, &format!("http://{host}:{port}"));
+        }
+        let proxy = Proxy::start(&manifests, &["--listen", &format!("{every}:{port}")]);
+        for (number, host) in hosts.iter().enumerate() {
+            let target = format!("/v2/namespaces/ci/connectors/loop-{number}/a/b/manifests/v1");
+            let answer = proxy.get(&target);
+            assert_eq!(answer.status, 508, "{host} of {every}: {answer}");
+        }
+        // And a caller who names the address it came to is served.
+        let at = format!("127.0.0.1:{port}");
+        let mut caller = Caller::connect(at.parse().expect("an address"));
+        let target = format!("http://{at}{PREFIX}/a/b/manifests/v1");
+        assert_eq!(caller.ask(&request("GET", &target, "")).status, 200, "{every}");
+    }
+    assert_eq!(registry.requests().len(), 2);
+}
+
+/// Each side says something and ends, the caller first: what it asked for still comes.
+fn ask_and_end(mut caller: Caller, mut far: TcpStream) {
+    caller.send(b"question");
+    caller.finish();
+    let mut asked = Vec::new();
+    far.read_to_end(&mut asked).expect("an end");
+    assert_eq!(asked, b"question");
+    far.write_all(&vec![b'a'; 3_000_000]).expect("the caller reads");
+    drop(far);
+    let mut answered = Vec::new();
+    caller.take(3_000_000, &mut answered).expect("the answer");
+    assert_eq!(caller.end(), Broken::Ended);
 }
 
 /// Each side says something and ends, the host first.
@@ -383,6 +464,65 @@ fn other_hosts_pass_only_as_the_operator_said_and_only_to_addresses_that_are_nob
             assert!(line.contains("bytes_up=300006 bytes_down=200000"), "{line}");
             assert!(line.contains("builder"), "whoever passes is named: {line}");
             assert_eq!(proxy.metric("tunnels_total"), Some(1.0));
+            let (status, caller) = tunnel(proxy, name);
+            assert_eq!(status, 200, "{name}");
+            ask_and_end(caller, host.accept().expect("the tunnel's end").0);
+            proxy.logged(&["CONNECT", &format!("{name}:{port}"), "bytes_down=3000000"]);
+        }
+        assert!(registry.is_untouched());
+    });
+}
+
+#[test]
+fn what_no_tunnel_may_lead_to_is_refused_in_every_mode_and_nothing_is_dialled() {
+    if lacking(&["unshare", "ip", "mount namespaces"]) {
+        return;
+    }
+    netns::apart(&["169.254.169.254", "10.96.0.1"], || {
+        let registry = FakeRegistry::obliging();
+        let hosts = "127.0.0.1 localhost\n10.96.0.1 kubernetes.default.svc\n\
+                     ::169.254.169.254 compatible.example\n\
+                     ::ffff:0:169.254.169.254 translated.example\n\
+                     64:ff9b::a9fe:a9fe nat64.example\n64:ff9b:1::a9fe:a9fe local.example\n";
+        // A socket on [::] takes connections to addresses of IPv4 as well.
+        let traps = [80, 443, 10250].map(|port| {
+            let trap = TcpListener::bind(("::", port)).expect("a port");
+            trap.set_nonblocking(true).expect("a socket that does not wait");
+            trap
+        });
+        let ports = ["--passthrough-ports", "80,443,10250"];
+        let listed = "169.254.169.254,127.0.0.1,localhost,*.example";
+        for mode in ["deny", "list", "public"] {
+            let manifests = Manifests::for_registry(&registry.url());
+            let flags = ["--passthrough", mode, "--passthrough-hosts", listed];
+            let flags = [&flags[..], &ports].concat();
+            let proxy = Proxy::start_with_hosts(&manifests, &flags, Some(hosts));
+            for authority in [
+                "169.254.169.254:80",
+                "127.0.0.1:10250",
+                "kubernetes.default.svc:443",
+                "[::ffff:169.254.169.254]:80",
+                "0x7f000001:443",
+                "2130706433:443",
+                "127.1:443",
+                "localhost.:443",
+                "LOCALHOST:443",
+                "[::1]:443",
+                "[::127.0.0.1]:443",
+                "[::ffff:0:169.254.169.254]:80",
+                "[64:ff9b:1::a9fe:a9fe]:80",
+                "compatible.example:80",
+                "translated.example:80",
+                "nat64.example:80",
+                "local.example:80",
+            ] {
+                let answer = proxy.caller().connect_to(authority, "ci/harbor");
+                assert_eq!(answer.status, 403, "{authority} with {mode}: {answer}");
+            }
+        }
+        for trap in &traps {
+            let nobody = trap.accept().expect_err("nobody comes");
+            assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
         }
         assert!(registry.is_untouched());
     });
@@ -440,7 +580,7 @@ pub(crate) fn lacks_clients() -> bool {
 }
 
 /// Pushes and pulls with every client, and compares what `registry` then holds.
-fn clients_work_with(registry: &DockerRegistry, job: &Job, verify: &str) {
+pub(crate) fn clients_work_with(registry: &DockerRegistry, job: &Job, verify: &str) {
     let at = registry.authority();
     let layout = Layout::image(&job.path("image"), 3, 21);
     job.run(&format!(

@@ -1,15 +1,17 @@
 //! TLS that ends at the proxy: in a registry's stead inside a CONNECT, and in its own name.
 //!
-//! Rows B38 and B39 of the bad-input matrix stand here.
+//! Rows B38 and B39 of the bad-input matrix stand here; B43 to B45, which are those of `rewriting`
+//! and `revealing`, once more for callers who reach a registry by its own name.
 
 use std::io::{Read as _, Write as _};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::caller::{Hello, basic, listing, request, upload};
-use crate::support::manifests::{connector, right};
+use crate::support::caller::{Hello, basic, listing, proxied, request, upload};
+use crate::support::manifests::{ca_secret, connector, right};
 use crate::support::{
-    Answer, Broken, Caller, FakeRegistry, HOST, Manifests, PASSWORD, PREFIX, Proxy, TOKEN, answer,
-    digest_of, eventually, noise,
+    Answer, Broken, Caller, FakeRegistry, HOST, Manifests, PASSWORD, PREFIX, Proxy, STRANGER_TOKEN,
+    TOKEN, TlsStorage, answer, digest_of, eventually, noise,
 };
 
 const NAME: &str = "harbor.example.com";
@@ -68,8 +70,8 @@ fn what_comes_inside_brings_no_credential_of_its_own() {
     let proxy = proxy(&registry);
     let more = format!(
         "Authorization: {}\r\nProxy-Authorization: {}\r\nProxy-Connection: keep-alive\r\n",
-        basic(TOKEN),
-        basic(TOKEN)
+        basic(STRANGER_TOKEN),
+        basic(STRANGER_TOKEN)
     );
     let answer = inside(&proxy).ask(&plain("GET", "/v2/team/app/manifests/v1", &more));
     assert_eq!(answer.status, 200);
@@ -197,6 +199,141 @@ fn a_name_that_is_not_the_tunnels_is_an_alert_and_another_host_is_misdirected() 
 }
 
 #[test]
+fn a_host_may_be_spelled_as_anybody_likes_and_its_name_need_not_be_said() {
+    let registry = FakeRegistry::obliging();
+    let more = format!(
+        "  addressExtensions:\n  - {{name: public, value: \"https://{NAME}\"}}\n  \
+         - {{name: number, value: \"https://[fd00:0::7]:8443\"}}\n"
+    );
+    let text = connector("ci", "harbor", &registry.url(), &more);
+    let proxy = Proxy::start(&manifests(&registry).with("connector.yaml", &text), &[]);
+    let ca = proxy.ca();
+    for (at, name, host) in [
+        ("HARBOR.Example.com:443", NAME, NAME),
+        ("harbor.example.com.:443", NAME, "harbor.example.com."),
+        (AT, "HARBOR.Example.com", "Harbor.Example.com:443"),
+        (AT, "harbor.example.com.", NAME),
+        ("[FD00::0:7]:8443", "fd00::7", "[fd00:0:0::7]:8443"),
+    ] {
+        let mut caller = proxy.caller();
+        assert_eq!(caller.connect_to(at, "ci/harbor").status, 200, "{at}");
+        let mut caller = caller.with_tls(&Hello::to(name, &ca)).expect("one host");
+        let ask = format!("GET /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(caller.ask(&ask).status, 200, "{at} as {name}");
+    }
+    let mut caller = proxy.caller();
+    assert_eq!(caller.connect_to(AT, "ci/harbor").status, 200);
+    let silent = Hello { says_name: false, ..Hello::to(NAME, &ca) };
+    let mut caller = caller.with_tls(&silent).expect("the host of the CONNECT counts");
+    assert_eq!(caller.ask(&plain("GET", "/v2/team/app/manifests/v1", "")).status, 200);
+    assert!(registry.requests().iter().all(|seen| seen.is_the_robots()));
+}
+
+#[test]
+fn a_registry_that_is_an_address_is_served_under_it_and_must_prove_it() {
+    let registry = TlsStorage::answering(|_| answer(200, "", b"{}")).taken_for_a_registry();
+    let url = registry.url();
+    let at = url.trim_start_matches("https://");
+    let target = "/v2/team/app/manifests/v1";
+    let ask = format!("GET {target} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    let inside = |proxy: &Proxy| {
+        let mut caller = proxy.caller();
+        assert_eq!(caller.connect_to(at, "ci/harbor").status, 200);
+        // The certificate is for the address (RFC 2818 §3.1); no name is said.
+        caller.with_tls(&Hello::to("127.0.0.1", &proxy.ca())).expect("TLS for an address")
+    };
+    let trusting = "  caCertSecretRef: {name: harbor-ca}\n";
+    let manifests = Manifests::for_registry(&url)
+        .with("connector.yaml", &connector("ci", "harbor", &url, trusting))
+        .with("ca.yaml", &ca_secret("ci", "harbor-ca", &registry.ca));
+    let proxy = Proxy::start(&manifests, &[]);
+    assert_eq!(inside(&proxy).ask(&ask).status, 200);
+
+    let before = registry.heads().len();
+    let wary = Proxy::start(&Manifests::for_registry(&url), &[]);
+    let refused = inside(&wary).ask(&ask);
+    assert!(refused.status == 503 && refused.text().contains("x509"), "{refused}");
+    assert_eq!(registry.heads().len(), before, "no head goes to whom nobody vouches for");
+}
+
+#[test]
+fn a_registry_misleads_and_binds_nobody_who_reaches_it_by_its_own_name() {
+    let next = Arc::new(Mutex::new(String::new()));
+    let said = Arc::clone(&next);
+    let registry = FakeRegistry::answering(move |seen| {
+        let fields = said.lock().expect("no story panics here").clone();
+        let echo = seen.field("authorization").unwrap_or_default();
+        match seen.target.rsplit('/').next().and_then(|tag| tag.parse().ok()) {
+            Some(status) => answer(status, "Content-Type: text/plain\r\n", echo.as_bytes()),
+            None if seen.method == "POST" => answer(202, &fields, b""),
+            None => answer(200, &fields, b"{}"),
+        }
+    });
+    let proxy = proxy(&registry);
+    let through =
+        |method: &str, path: &str, more: &str| inside(&proxy).ask(&plain(method, path, more));
+    let without = |method: &str, path: &str, more: &str| {
+        let url = format!("{}{path}", registry.url());
+        proxy.ask(&proxied(method, &url, "ci/harbor", more))
+    };
+    let say = |fields: &str| fields.clone_into(&mut next.lock().expect("no story panics here"));
+    for ask in [&through as &dyn Fn(&str, &str, &str) -> Answer, &without] {
+        for location in [
+            "//evil.example/v2/team/app/blobs/uploads/1",
+            "http:evil",
+            "\\\\evil.example\\v2",
+            "/v2/team/app/blobs/uploads/1\r\n Set-Cookie: evil",
+            "/v2/team/app/blobs/uploads/1\rSet-Cookie: evil",
+            "https://harbor.example.com@evil.example/v2/team/app/blobs/uploads/1",
+            "https://harbor.example.com.evil.example/v2/team/app/blobs/uploads/1",
+        ] {
+            say(&format!("Location: {location}\r\n"));
+            let reply = ask("POST", "/v2/team/app/blobs/uploads/", "Content-Length: 0\r\n");
+            assert_eq!(reply.status, 502, "{location}: {reply}");
+            assert!(!reply.has("location") && !reply.text().contains("evil"), "{reply}");
+        }
+        say("Link: <https://evil.example/>; rel=\"next\"\r\n");
+        let reply = ask("GET", "/v2/team/app/tags/list?n=2", "");
+        assert!(reply.status == 502 || !reply.has("link"), "{reply}");
+
+        let gone = "WWW-Authenticate: Basic realm=\"x\"\r\nSet-Cookie: sid=1\r\n\
+            Strict-Transport-Security: max-age=1\r\nAlt-Svc: h3=\":443\"\r\n\
+            Proxy-Authenticate: Basic realm=\"x\"\r\n";
+        say(&format!(
+            "{gone}Docker-Content-Digest: sha256:abc\r\n\
+            Connection: close, Docker-Content-Digest\r\n"
+        ));
+        let reply = ask("GET", "/v2/team/app/manifests/v1", "");
+        assert_eq!(reply.field("docker-content-digest"), Some("sha256:abc"), "{reply}");
+        for line in gone.lines() {
+            let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+            assert!(!reply.has(&name), "{name}: {reply}");
+        }
+        // The caller's own search for secrets, when it is dropped, is the test.
+        for (status, expected) in [(401, 403), (404, 404), (500, 500)] {
+            let reply = ask("GET", &format!("/v2/team/app/manifests/{status}"), "");
+            assert_eq!(reply.status, expected, "{reply}");
+            assert_ne!(reply.code(), "", "{reply}");
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_that_is_old_ends_with_an_answer() {
+    let registry = FakeRegistry::obliging();
+    let proxy = Proxy::start(&manifests(&registry), &["--tunnel-age-seconds", "1"]);
+    let mut caller = inside(&proxy);
+    let opened = Instant::now();
+    let last = eventually("the end of the tunnel", || {
+        let answer = caller.ask(&plain("GET", "/v2/team/app/manifests/v1", ""));
+        assert_eq!(answer.status, 200, "whoever asks is answered: {answer}");
+        (answer.field("connection") == Some("close")).then_some(answer)
+    });
+    assert!(opened.elapsed() > Duration::from_millis(900), "{last}");
+    assert!(matches!(caller.end(), Broken::Ended | Broken::Reset));
+}
+
+#[test]
 fn the_first_message_may_come_in_any_pieces_and_anything_else_ends_the_tunnel() {
     let registry = FakeRegistry::obliging();
     let proxy = proxy(&registry);
@@ -312,6 +449,25 @@ fn a_right_that_is_taken_away_ends_at_the_next_request_inside_the_tunnel() {
         assert!(matches!(answer.status, 200 | 401), "{answer}");
         (answer.status == 401 && answer.field("connection") == Some("close")).then_some(())
     });
+}
+
+#[test]
+fn a_tunnel_leads_to_the_host_that_it_was_opened_to_and_ends_when_its_connector_has_left_that() {
+    let (registry, other) = (FakeRegistry::obliging(), FakeRegistry::obliging());
+    let proxy = proxy(&registry);
+    let mut caller = inside(&proxy);
+    let ask = plain("GET", "/v2/team/app/manifests/v1", "");
+    assert_eq!(caller.ask(&ask).status, 200);
+    proxy.write("connector.yaml", &connector("ci", "harbor", &other.url(), ""));
+    let refused = eventually("the new address", || {
+        let answer = caller.ask(&ask);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((refused.status, refused.field("connection")), (403, Some("close")), "{refused}");
+    assert!(refused.text().contains("NO_PROXY") && refused.text().contains(AT), "{refused}");
+    assert!(matches!(caller.end(), Broken::Ended | Broken::Reset));
+    assert_eq!(proxy.caller().connect_to(AT, "ci/harbor").status, 403);
+    assert!(other.is_untouched(), "what was meant for one host never goes to another");
 }
 
 #[test]

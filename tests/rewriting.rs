@@ -1,4 +1,6 @@
 //! What is changed on the way, in both directions, and what is not.
+//!
+//! Rows B43 and B44 of the bad-input matrix stand here.
 
 use std::sync::{Arc, Mutex};
 
@@ -340,6 +342,14 @@ fn what_clients_read_in_answers_is_kept_even_when_connection_names_it() {
         assert_eq!(reply.field(&name.to_ascii_lowercase()), Some(value), "{name}");
     }
     assert!(!reply.has("x-hop"), "{reply}");
+
+    let fields = "Location: /v2/team/app/blobs/uploads/0a\r\n\
+        Connection: close, Location, Content-Length\r\n";
+    let target = format!("{PREFIX}/team/app/blobs/uploads/");
+    let reply = scene.when(202, fields, &request("POST", &target, "Content-Length: 0\r\n"));
+    let expected = format!("{target}0a");
+    assert_eq!((reply.status, reply.field("location")), (202, Some(expected.as_str())), "{reply}");
+    assert_eq!(reply.field("content-length"), Some("0"), "{reply}");
 }
 
 #[test]

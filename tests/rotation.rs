@@ -44,7 +44,7 @@ fn secret(cluster: &Cluster) -> Value {
 }
 
 /// Waits until something is published.
-fn ca(cluster: &Cluster) -> String {
+pub(crate) fn ca(cluster: &Cluster) -> String {
     eventually("the published CA", || published(cluster))
 }
 

@@ -4,11 +4,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::caller::{listing, reset_on_close};
+use crate::faults::BlackHole;
+use crate::support::caller::{Hello, listing, reset_on_close};
+use crate::support::manifests::{connector, secret};
 use crate::support::programs::lacking;
-use crate::support::{Broken, Caller, Cluster, FakeRegistry, Manifests, Proxy, netns, within};
+use crate::support::{
+    Broken, Caller, Cluster, FakeRegistry, Manifests, PASSWORD, Proxy, netns, within,
+};
 
 const NEEDED: [&str; 3] = ["unshare", "ip", "mount namespaces"];
 const ADDRESS: &str = "8.8.4.4";
@@ -109,6 +113,63 @@ fn a_tunnel_does_not_outlive_the_token_it_was_opened_with() {
         let (mut caller, mut far) = host.reached(proxy.caller(), &token, &connector);
         is_cut(&mut caller, &mut far);
         proxy.logged(&["CONNECT", "why=\"token-rejected\""]);
+    });
+}
+
+#[test]
+fn requests_inside_an_intercepted_tunnel_end_with_the_token_it_was_opened_with() {
+    if std::env::var_os("HARBOR_CONNECTOR_TEST_CLUSTER").is_some() {
+        return;
+    }
+    let registry = FakeRegistry::obliging();
+    let name = "harbor.example.com";
+    let mut cluster = Cluster::new();
+    let own = cluster.namespace.clone();
+    cluster.apply(&secret(&own, "harbor", PASSWORD));
+    let more = format!("  addressExtensions:\n  - {{name: public, value: \"https://{name}\"}}\n");
+    cluster.apply(&connector(&own, "harbor", &registry.url(), &more));
+    let [flag, namespace] = cluster.own_ca();
+    let proxy = Proxy::in_cluster(&cluster, &[flag, namespace, "--revocation-seconds", "2"]);
+    let ca = crate::rotation::ca(&cluster);
+    let token = cluster.stand_in().expect("the stand-in").brief_token(&own, "builder", 3);
+    let listed = listing(&format!("{own}/harbor"), &token);
+    let mut caller = proxy.caller();
+    caller.send(format!(
+        "CONNECT {name}:443 HTTP/1.1\r\nHost: {name}\r\nProxy-Authorization: {listed}\r\n\r\n"
+    ));
+    assert_eq!(caller.head().expect("an answer").status, 200);
+    let mut caller = caller.with_tls(&Hello::to(name, &ca)).expect("TLS in the registry's name");
+    let ask = format!("GET /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: {name}\r\n\r\n");
+    assert_eq!(caller.ask(&ask).status, 200);
+    let last = within(Duration::from_secs(10), "the end of the token", || {
+        let answer = caller.ask(&ask);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((last.status, last.field("connection")), (401, Some("close")), "{last}");
+}
+
+#[test]
+fn a_host_with_many_dead_addresses_is_given_up_in_time() {
+    if lacking(&NEEDED) {
+        return;
+    }
+    let addresses: Vec<String> = (1..=40).map(|last| format!("8.8.8.{last}")).collect();
+    let own: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    netns::apart(&own, || {
+        let hole = BlackHole::new("0.0.0.0");
+        let (_, port) = hole.address.rsplit_once(':').expect("a port");
+        let lines = addresses.iter().map(|address| format!("{address} far.example.org\n"));
+        let hosts = format!("127.0.0.1 localhost\n{}", lines.collect::<String>());
+        let flags = ["--passthrough", "public", "--passthrough-ports", port];
+        let flags = [&flags[..], &["--connect-seconds", "0.4"]].concat();
+        let manifests = Manifests::for_registry("http://harbor.example.com");
+        let proxy = Proxy::start_with_hosts(&manifests, &flags, Some(&hosts));
+        let started = Instant::now();
+        let answer = proxy.caller().connect_to(&format!("far.example.org:{port}"), "ci/harbor");
+        assert_eq!(answer.status, 503, "{answer}");
+        let took = started.elapsed();
+        // Three times what one address may take, and not forty times.
+        assert!(took > Duration::from_secs(1) && took < Duration::from_secs(5), "{took:?}");
     });
 }
 

@@ -250,8 +250,7 @@ impl ProxyFlags {
             certificates_max: 4096,
             // With their names they fit into a head many times over.
             listed_connectors_max: 64,
-            // A caller opens a new one soon enough, and is asked who it is.
-            interception_age_max: Duration::from_secs(3600),
+            interception_age_max: bounds.tunnel_age_seconds,
             tunnel_idle_wait: bounds.tunnel_idle_seconds,
             // As long as a resolver with two servers needs to try each once.
             resolve_wait: Duration::from_secs(5),

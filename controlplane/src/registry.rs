@@ -169,7 +169,7 @@ impl fmt::Debug for Dialer {
 
 impl Dialer {
     /// `connect_wait` is for one address; loopback is dialled only where the source allows it, and
-    /// an address of `own` never.
+    /// a name or address of `own` never.
     pub fn new(connect_wait: Duration, loopback_allowed: bool, own: Own) -> Self {
         Self { connect_wait, loopback_allowed, own, tls: Mutex::default() }
     }
@@ -190,6 +190,9 @@ impl Dialer {
     }
 
     async fn connect(&self, origin: &Origin) -> Result<TcpStream, Failure> {
+        if self.own.is_loop_name(&origin.host) {
+            return Err(Failure::Loop);
+        }
         let found = lookup_host((&*origin.host, origin.port)).await;
         let mut failure = Failure::Unresolved;
         for address in found.map_err(|_| Failure::Unresolved)? {

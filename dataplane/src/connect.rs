@@ -125,6 +125,9 @@ async fn dial_at(
     core: &Core,
     key: Arc<Key>,
 ) -> Result<Outlet, Kind> {
+    if core.own.is_loop_name(&origin.host) {
+        return Err(Kind::Loop);
+    }
     let dialled = within(core.limits.connect_total_wait, async {
         let addresses = core.names.addresses(&origin.host, origin.port, &core.limits).await?;
         let socket = first_reachable(&addresses, reach, core).await?;

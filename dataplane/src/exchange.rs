@@ -94,8 +94,9 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
         Ok(next) => next,
         Err(error) => {
             // Through another tunnel, and under another token, the caller may be welcome.
-            let refused = inbound.interception.is_some() && error.kind == Kind::TokenRejected;
-            let close = ahead.close || ahead.body_follows || refused;
+            let over = matches!(error.kind, Kind::TokenRejected | Kind::HostDenied);
+            let over = over && inbound.interception.is_some();
+            let close = ahead.close || ahead.body_follows || over;
             Box::pin(response::refuse(inbound, error, close, &mut record, core)).await
         }
     }

@@ -13,7 +13,7 @@ use futures_util::future::try_join;
 
 use crate::buffer::{Block, Buffer};
 use crate::error::Kind;
-use crate::io::Socket;
+use crate::io::{Socket, within};
 use crate::pipes::Pipe;
 use crate::resolve::{is_forbidden, is_public};
 use crate::target::forward::is_odd_number;
@@ -76,6 +76,12 @@ impl Passthrough {
 
 /// A connection to `origin`, which [`Passthrough::check`] lets pass.
 pub(crate) async fn dial(origin: &Origin, core: &Core) -> Result<Socket, Kind> {
+    // A name may have any number of addresses.
+    let dialled = within(core.limits.connect_total_wait, first_reachable(origin, core)).await;
+    dialled.unwrap_or(Err(Kind::HostUnreachable))
+}
+
+async fn first_reachable(origin: &Origin, core: &Core) -> Result<Socket, Kind> {
     let found = core.names.addresses(&origin.host, origin.port, &core.limits).await;
     let addresses = found.map_err(|kind| match kind {
         Kind::RegistryUnresolved => Kind::HostUnreachable,

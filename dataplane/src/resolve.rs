@@ -172,11 +172,26 @@ pub fn is_forbidden(address: IpAddr, loopback_allowed: bool) -> bool {
             first == 0 || first >= 224 || v4.is_link_local() || METADATA_V4.contains(&v4)
         }
         IpAddr::V6(v6) => {
+            let inner = embedded(v6).map(IpAddr::V4);
             v6.is_unspecified()
                 || v6.is_multicast()
                 || v6.is_unicast_link_local()
                 || METADATA_V6.contains(&v6)
+                || inner.is_some_and(|inner| is_forbidden(inner, false))
         }
+    }
+}
+
+/// The IPv4 address that some routers would find in an IPv6 one which is none of the common kinds:
+/// behind a network's own NAT64 prefix (RFC 8215; all 96 bits of it, as is usual), compatible
+/// (RFC 4291 §2.5.5.1, deprecated) and translated (RFC 2765 §2.1, obsolete) ones.
+fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    match v6.segments() {
+        [0x64, 0xff9b, 1, ..] | [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => {
+            let [.., a, b, c, d] = v6.octets();
+            Some(Ipv4Addr::new(a, b, c, d))
+        }
+        _ => None,
     }
 }
 
@@ -264,13 +279,25 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1::7f00:1",
             "2002:a9fe:a9fe::1",
+            "::169.254.169.254",
+            "::127.0.0.1",
+            "::2",
+            "::ffff:0:169.254.169.254",
         ] {
             assert!(is_forbidden(forbidden.parse().unwrap(), false), "{forbidden}");
         }
-        for allowed in
-            ["10.0.0.7", "192.168.1.1", "100.64.0.1", "8.8.8.8", "fd00::7", "2001:db8::1"]
-        {
+        for allowed in [
+            "10.0.0.7",
+            "192.168.1.1",
+            "100.64.0.1",
+            "8.8.8.8",
+            "fd00::7",
+            "2001:db8::1",
+            "64:ff9b:1::a00:7",
+        ] {
             assert!(!is_forbidden(allowed.parse().unwrap(), false), "{allowed}");
         }
     }
@@ -305,6 +332,7 @@ mod tests {
     fn loopback_is_a_registry_only_where_the_folders_owner_says_so() {
         assert!(!is_forbidden("127.0.0.1".parse().unwrap(), true));
         assert!(!is_forbidden("::1".parse().unwrap(), true));
+        assert!(is_forbidden("::127.0.0.1".parse().unwrap(), true), "nobody writes it so");
         assert!(is_forbidden("169.254.169.254".parse().unwrap(), true), "metadata stays forbidden");
     }
 }

@@ -14,7 +14,7 @@ use crate::parse::RequestHead;
 use crate::pool::Key;
 use crate::snapshot::{Names, Served, Snapshot};
 use crate::target::{Resource, Target};
-use crate::vocabulary::{Access, Connector, ConnectorRef};
+use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
 /// An allowed request and the connector that serves it.
 pub(crate) struct Routed {
@@ -57,7 +57,7 @@ pub(crate) fn find(
     let parsed = allowed.into_parsed();
     let reference = parsed.target.connector();
     let reference = reference.ok_or(Error::new(Stage::Route, Kind::NoConnector))?;
-    let served = ready(reference, snapshot, record)?;
+    let served = ready(reference, parsed.target.origin(), snapshot, record)?;
     if let Resource::Foreign(kind) = *parsed.target.resource() {
         return Err(Error::new(Stage::Parse, kind));
     }
@@ -75,15 +75,18 @@ pub(crate) fn renew(
     if snapshot.number() == routed.seen {
         return Ok(false);
     }
-    let served = ready(&routed.connector.reference, snapshot, record)?;
+    let (reference, origin) = (&routed.connector.reference, routed.target.origin());
+    let served = ready(reference, origin, snapshot, record)?;
     let changed = served.account != routed.account;
     (routed.connector, routed.account) = (served.connector, served.account);
     (routed.names, routed.seen) = (served.names, snapshot.number());
     Ok(changed)
 }
 
+/// The connector, if it can serve a request; `origin` is the registry's, where the caller named it.
 fn ready(
     reference: &ConnectorRef,
+    origin: Option<&Origin>,
     snapshot: &Snapshot,
     record: &mut Record,
 ) -> Result<Served, Error> {
@@ -93,6 +96,10 @@ fn ready(
         record.detail = Some("ConnectorNotFound".into());
         return Err(unready);
     };
+    if origin.is_some_and(|origin| !served.names.are_of(origin)) {
+        // Its address has changed since: a tunnel leads to the host that it was opened to.
+        return Err(Error::new(Stage::Route, Kind::HostDenied));
+    }
     if let Access::Unready(reason) = &served.connector.access {
         record.detail = Some(reason.clone());
         return Err(unready);

@@ -50,6 +50,13 @@ pub(crate) struct Names {
     pub(crate) base_path: Box<str>,
 }
 
+impl Names {
+    /// Whether the registry is at `origin`: by its address, or by one of the others.
+    pub(crate) fn are_of(&self, origin: &Origin) -> bool {
+        self.origin == *origin || self.aliases.contains(origin)
+    }
+}
+
 impl Served {
     /// What there is to know of `connector`.
     pub(crate) fn of(connector: Connector) -> Self {
@@ -103,8 +110,7 @@ impl Snapshot {
         origin: &Origin,
     ) -> Option<&'a ConnectorRef> {
         listed.iter().find(|reference| {
-            let connector = self.connector(reference);
-            connector.is_some_and(|known| known.origin == *origin || known.aliases.contains(origin))
+            self.served(reference).is_some_and(|served| served.names.are_of(origin))
         })
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct Hello<'a> {
     pub(crate) roots: &'a str,
     /// Whom it wants to meet; an IP address sends no name along.
     pub(crate) name: &'a str,
+    /// Whether it says so, as all but old clients do (RFC 6066 §3).
+    pub(crate) says_name: bool,
     /// The protocols it offers inside.
     pub(crate) alpn: &'a [&'a str],
     /// Whether it speaks TLS 1.2 and no later one.
@@ -79,7 +81,7 @@ pub(crate) struct Hello<'a> {
 impl<'a> Hello<'a> {
     /// As most clients do.
     pub(crate) fn to(name: &'a str, roots: &'a str) -> Self {
-        Self { roots, name, alpn: &["http/1.1"], old: false }
+        Self { roots, name, says_name: true, alpn: &["http/1.1"], old: false }
     }
 
     pub(crate) fn session(&self) -> ClientConnection {
@@ -95,6 +97,7 @@ impl<'a> Hello<'a> {
         };
         let mut config =
             builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        config.enable_sni = self.says_name;
         config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(self.name.to_owned()).expect("a name");
         ClientConnection::new(config.into(), name).expect("a session")

@@ -55,6 +55,12 @@ pub struct Bounds {
         default_value = "10", value_parser = seconds, hide_short_help = true)]
     pub handshake_seconds: Duration,
 
+    /// How long requests may come through one tunnel to a connector's host. The answer to the last
+    /// of them ends it; a caller opens a new one soon enough, and is asked who it is.
+    #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_TUNNEL_AGE_SECONDS",
+        default_value = "3600", value_parser = seconds, hide_short_help = true)]
+    pub tunnel_age_seconds: Duration,
+
     /// How long nothing may move through a tunnel to a host that is no connector's.
     #[arg(long, value_name = "SECONDS", env = "HARBOR_CONNECTOR_TUNNEL_IDLE_SECONDS",
         default_value = "600", value_parser = seconds, hide_short_help = true)]
