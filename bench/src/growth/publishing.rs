@@ -1,10 +1,10 @@
 //! How long a core stands still while a snapshot of many connectors is published.
 //!
 //! A proxy with many connectors, requests that flow, and one caller that asks, as fast as it is
-//! answered, what the core answers by itself. What the kernel says of the proxy's threads before and
-//! after each wait tells how much of it was the proxy's doing: the core worked at something else, or
-//! it wanted to work and another thread of the proxy had its processor. Windows in which all
-//! manifests change and are published take turns with windows in which nothing happens.
+//! answered, what the core answers by itself. What the kernel says of the proxy's threads before
+//! and after each wait tells how much of it was the proxy's doing: the core worked at something
+//! else, or it wanted to work and another thread of the proxy had its processor. Windows in which
+//! all manifests change and are published take turns with windows in which nothing happens.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
