@@ -11,6 +11,7 @@ mod definitions;
 mod events;
 mod extensions;
 mod lists;
+mod policies;
 pub(crate) mod resources;
 mod rest;
 mod store;

@@ -120,9 +120,14 @@ impl Cluster {
             eventually("the definition", || (self.ask("GET", &path, None).0 == 200).then_some(()));
         }
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
-        for file in
-            ["namespaces.yaml", "class.yaml", "ca.yaml", "proxy-rbac.yaml", "controller-rbac.yaml"]
-        {
+        for file in [
+            "namespaces.yaml",
+            "class.yaml",
+            "admission.yaml",
+            "ca.yaml",
+            "proxy-rbac.yaml",
+            "controller-rbac.yaml",
+        ] {
             self.apply(&fs::read_to_string(deploy.join(file)).expect("a manifest"));
         }
         let own = &self.namespace;

@@ -12,7 +12,7 @@ use super::apply::{self, Author};
 use super::lists::Lists;
 use super::resources::{self, Place, Resource};
 use super::store::{Key, metadata};
-use super::{Shared, definitions, events};
+use super::{Shared, definitions, events, policies};
 
 /// A request, read whole.
 pub(super) struct Asked {
@@ -98,6 +98,12 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
     }
     permit(shared, &user, &wish)?;
     if place.resource.is_extension() && shared.extensions.is_some() {
+        // What is written is looked at before it goes there: all of it, unless it is a patch.
+        if matches!(verb, "create" | "update" | "patch")
+            && let Ok(object) = body(asked, &place)
+        {
+            by_policies(shared, &place, &object, None)?;
+        }
         // Who makes an object by applying it needs the right to create it as well.
         let refusal =
             (verb == "patch").then(|| permit(shared, &user, &self::wish("create", &place)));
@@ -558,10 +564,28 @@ fn admit(
         metadata(object).insert("namespace".into(), place.namespace.clone().into());
         events::check(object, old).map_err(invalid)?;
     }
+    if place.resource.plural == "validatingadmissionpolicies" {
+        policies::check(object).map_err(invalid)?;
+    }
     if let Some(definition) = definition(shared, place.resource) {
         definitions::custom(&definition, object, old).map_err(invalid)?;
     }
-    Ok(())
+    by_policies(shared, place, object, old)
+}
+
+/// What the cluster's own policies say against it (k8s.io/apiserver, the admission plugin
+/// ValidatingAdmissionPolicy, which is asked last).
+fn by_policies(
+    shared: &Shared,
+    place: &Place,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Refusal> {
+    match policies::refusal(&shared.store(), place, object, old) {
+        None => Ok(()),
+        Some((reason, message)) if reason == "Invalid" => Err((422, "Invalid", message)),
+        Some((_, message)) => Err((403, "Forbidden", message)),
+    }
 }
 
 fn in_namespace(shared: &Shared, place: &Place) -> Result<(), Refusal> {
