@@ -97,6 +97,31 @@ fn a_connector_whose_secret_is_in_another_namespace_is_refused_and_its_own_may_b
 }
 
 #[test]
+fn a_connector_from_before_the_policy_may_still_be_labelled() {
+    let cluster = Cluster::new();
+    let policy = include_str!("../deploy/base/admission.yaml");
+    let bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+    let path = format!("{bindings}/connectors.connectors.alauda.io");
+    assert_eq!(cluster.ask("DELETE", &path, None).0, 200);
+    let spec = json!({
+        "connectorClassName": "harbor", "address": "https://harbor.example.com",
+        "auth": {"name": "basicAuth", "secretRef": {"name": "s", "namespace": "kube-system"}},
+    });
+    let mut old = connector(&cluster, "old", &spec);
+    eventually("a connector without the policy", || {
+        (cluster.try_apply(&old).0 < 300).then_some(())
+    });
+    cluster.apply(policy);
+    let new = connector(&cluster, "new", &spec);
+    eventually("the policy", || (cluster.try_apply(&new).0 == 422).then_some(()));
+    old["metadata"]["labels"] = json!({"team": "a"});
+    let (status, answer) = cluster.try_apply(&old);
+    assert_eq!(status, 200, "{answer}");
+    old["spec"]["address"] = "https://harbor.example.org".into();
+    assert_eq!(cluster.try_apply(&old).0, 422, "whoever changes it is to mend it");
+}
+
+#[test]
 fn the_columns_are_the_documented_ones() {
     let cluster = Cluster::new();
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/";

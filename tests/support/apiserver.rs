@@ -263,7 +263,7 @@ async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<
     let field = |name| {
         parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
     };
-    let asked = Asked {
+    let mut asked = Asked {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: query(parts.uri.query().unwrap_or_default()),
@@ -272,13 +272,19 @@ async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<
         accept: field(ACCEPT),
         agent: field(USER_AGENT),
         body,
+        old: None,
     };
+    if let Some(server) = &shared.extensions
+        && ["PATCH", "PUT"].contains(&asked.method.as_str())
+    {
+        asked.old = server.get(&asked.path).await;
+    }
     match rest::answer(shared, &asked) {
         Reply::Json(code, value) => json_response(code, &value),
         Reply::Extension(refusal) => {
             let server = shared.extensions.as_ref().expect("only where there is one");
             if let Some((code, value)) = refusal
-                && !server.has(&asked.path).await
+                && asked.old.is_none()
             {
                 return json_response(code, &value);
             }

@@ -173,4 +173,6 @@ fn the_policy_takes_only_secrets_of_the_connectors_own_namespace() {
         assert_eq!(allowed("CREATE", None, namespace), expected, "{namespace:?}");
         assert_eq!(allowed("UPDATE", None, namespace), expected, "{namespace:?}");
     }
+    assert!(allowed("UPDATE", Some("ops"), Some("ops")), "whoever labels it need not mend it");
+    assert!(!allowed("UPDATE", Some("ops"), Some("dev")));
 }

@@ -24,6 +24,8 @@ pub(super) struct Asked {
     pub(super) accept: String,
     pub(super) agent: String,
     pub(super) body: Vec<u8>,
+    /// What the server of custom resources has there, where there is one and it is written to.
+    pub(super) old: Option<Value>,
 }
 
 /// What the answer is.
@@ -102,7 +104,7 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
         if matches!(verb, "create" | "update" | "patch")
             && let Ok(object) = body(asked, &place)
         {
-            by_policies(shared, &place, &object, None)?;
+            by_policies(shared, &place, &object, asked.old.as_ref())?;
         }
         // Who makes an object by applying it needs the right to create it as well.
         let refusal =
