@@ -581,6 +581,44 @@ fn a_write_that_is_refused_is_said_in_the_status_and_tried_again() {
     until(&cluster, "harbor-connector", "ProxyServiceReady", "True");
 }
 
+/// Policies of others about labels are common.
+#[test]
+fn a_label_that_is_refused_keeps_neither_service_nor_status_from_a_connector() {
+    let cluster = cluster();
+    let own = &cluster.namespace;
+    cluster.apply(&format!(
+        "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\n\
+         metadata: {{name: {own}}}\n\
+         spec:\n  matchConstraints:\n    resourceRules:\n    - {{apiGroups: [connectors.alauda.io], \
+         apiVersions: [v1alpha1], operations: [CREATE, UPDATE], resources: [connectors]}}\n  \
+         validations:\n  - expression: request.namespace != '{own}' || \
+         !has(object.metadata.labels)\n    message: no labels here\n---\n\
+         apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\n\
+         metadata: {{name: {own}}}\nspec: {{policyName: {own}, validationActions: [Deny]}}\n"
+    ));
+    let labelled = PAGE.replace("name: harbor-connector", "name: x\n  labels: {a: b}");
+    let labelled = crate::support::cluster::documents(&labelled).remove(0);
+    eventually("the policy", || (cluster.try_apply(&labelled).0 == 422).then_some(()));
+
+    let _controller = Controller::elected(&cluster, &[]);
+    cluster.apply(PAGE);
+    let name = "harbor-connector";
+    let object = until(&cluster, name, "ProxyServiceReady", "True");
+    assert!(object["status"]["proxy"]["httpAddress"]["url"].is_string(), "{object}");
+    assert!(service(&cluster, name).is_some());
+    assert!(object["metadata"]["labels"].is_null(), "{object}");
+    let admission = "/apis/admissionregistration.k8s.io/v1";
+    for kind in ["validatingadmissionpolicybindings", "validatingadmissionpolicies"] {
+        assert_eq!(cluster.ask("DELETE", &format!("{admission}/{kind}/{own}"), None).0, 200);
+    }
+    // It is tried again, and the connector is labelled once it may be.
+    eventually("the label", || {
+        let label =
+            &connector(&cluster, name)["metadata"]["labels"]["connectors.alauda.io/connectorclass"];
+        (label == "harbor").then_some(())
+    });
+}
+
 #[test]
 fn a_replica_is_ready_once_the_api_server_has_shown_it_the_lease() {
     let mut cluster = cluster();

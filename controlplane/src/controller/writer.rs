@@ -130,8 +130,12 @@ impl Writer {
         let connector = &serving.connector;
         if let Some(class) = &serving.label {
             let labels = json!({"labels": {CLASS_LABEL: class}});
-            let labelled = self.patch(connector, Object::Label, "metadata", &labels).await?;
-            written.connector = Some(labelled);
+            match self.patch(connector, Object::Label, "metadata", &labels).await {
+                Ok(labelled) => written.connector = Some(labelled),
+                // Some policy of the cluster may be against it; the status is another matter.
+                Err(failure) if failure.refusal().is_some() => written.failure = Some(failure),
+                Err(failure) => return Err(failure),
+            }
         }
         let newest = written.connector.as_ref().unwrap_or(connector);
         let Some(Report { status, news }) = serving.report(newest, &service, &now()) else {
