@@ -173,6 +173,40 @@ fn the_pages_connector_pasted_gets_its_service_its_address_and_its_conditions() 
 }
 
 #[test]
+fn a_ca_that_cannot_be_used_is_an_event_and_does_not_count() {
+    let cluster = cluster();
+    let _controller = Controller::elected(&cluster, &[]);
+    cluster.apply(PAGE);
+    let name = "harbor-connector";
+    until(&cluster, name, "ProxyServiceReady", "True");
+    probed(&cluster, name, "True");
+    until(&cluster, name, "Ready", "True");
+    let generation = connector(&cluster, name)["metadata"]["generation"].clone();
+    let path = format!("{}/status?fieldManager=story-ca", path_of(&cluster, name));
+    for (status, reason) in
+        [("False", "SecretNotFound"), ("False", "InvalidPEM"), ("True", "Valid")]
+    {
+        let condition = json!({
+            "type": "CACertReady", "status": status, "reason": reason, "severity": "Info",
+            "message": "CA secret \"harbor-ca\"", "observedGeneration": generation,
+        });
+        let object = json!({
+            "apiVersion": CONNECTORS, "kind": "Connector", "metadata": {},
+            "status": {"conditions": [condition]},
+        });
+        let body = Some(("application/apply-patch+yaml", &object));
+        assert_eq!(cluster.ask("PATCH", &path, body).0, 200);
+        let told = match reason {
+            "SecretNotFound" => "Warning CACertSecretNotFound",
+            _ => "Warning InvalidCACert",
+        };
+        eventually(told, || (events(&cluster, name).last()? == told).then_some(()));
+    }
+    assert_eq!(events(&cluster, name).len(), 3, "and nothing twice");
+    until(&cluster, name, "Ready", "True");
+}
+
+#[test]
 fn a_changed_spec_is_pending_until_it_has_been_probed_again() {
     let cluster = cluster();
     let _controller = Controller::elected(&cluster, &[]);

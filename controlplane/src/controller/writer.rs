@@ -126,8 +126,12 @@ impl Writer {
     }
 
     async fn serve(&self, serving: &Serving, written: &mut Written) -> Result<(), Failure> {
-        let service = self.service(serving, written).await?;
         let connector = &serving.connector;
+        // First, for it is said once, whatever becomes of the rest.
+        if let Some(warning) = &serving.warning {
+            self.tell(connector, warning).await;
+        }
+        let service = self.service(serving, written).await?;
         if let Some(class) = &serving.label {
             let labels = json!({"labels": {CLASS_LABEL: class}});
             match self.patch(connector, Object::Label, "metadata", &labels).await {
@@ -208,7 +212,7 @@ impl Writer {
         }
     }
 
-    /// Tells of a change of `Ready`. One that is lost costs a line in `kubectl describe`.
+    /// Tells of a change of `Ready`, or warns. One that is lost costs a line in `kubectl describe`.
     async fn tell(&self, connector: &Connector, ready: &Finding) {
         let holds = ready.status == TRUE;
         let reason = if ready.reason.is_empty() { READY } else { &ready.reason };
