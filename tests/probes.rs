@@ -374,6 +374,27 @@ fn two_hundred_connectors_do_not_wait_for_the_dead_registry_of_half_of_them() {
 }
 
 #[test]
+fn a_watch_that_may_not_begin_again_becomes_a_new_list() {
+    let registry = FakeRegistry::obliging();
+    let mut cluster = Cluster::new();
+    let own = cluster.namespace.clone();
+    cluster.apply(&anonymous_connector(&own, "first", &registry.url()));
+    let _proxy = Proxy::in_cluster(&cluster, &OFTEN);
+    until_all_hold(&cluster, "first");
+    let Some(server) = cluster.stand_in() else {
+        return;
+    };
+    server.refuse_old_watches();
+    // Those that begin again are late, and too old by then.
+    server.delay("GET /apis/connectors.alauda.io/v1alpha1/connectors", Duration::from_secs(1));
+    server.stop();
+    server.resume();
+    cluster.apply(&anonymous_connector(&own, "second", &registry.url()));
+    cluster.stand_in().expect("the stand-in").expire_watches();
+    until_all_hold(&cluster, "second");
+}
+
+#[test]
 fn one_proxy_looks_and_another_takes_over_when_it_ends_or_is_killed() {
     let registry = FakeRegistry::obliging();
     let cluster = Cluster::new();

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -53,6 +54,8 @@ struct Shared {
     counts: Mutex<BTreeMap<String, u64>>,
     delays: Mutex<Vec<(String, Duration)>>,
     extensions: Option<extensions::Extensions>,
+    /// A watch that is too old is refused instead of begun.
+    refuses_old: AtomicBool,
     /// Who made use of which right.
     used: Mutex<BTreeSet<(String, String)>>,
 }
@@ -107,6 +110,7 @@ impl ApiServer {
             counts: Mutex::default(),
             delays: Mutex::default(),
             extensions: runtime.block_on(extensions::Extensions::start()),
+            refuses_old: AtomicBool::default(),
             used: Mutex::default(),
         });
         for name in ["default", "kube-system", "kube-public"] {
@@ -177,6 +181,12 @@ impl ApiServer {
     pub(crate) fn expire_watches(&self) {
         self.shared.store().compact();
         self.cut_watches();
+    }
+
+    /// From now on a watch that is too old is answered 410 itself: a real server begins it in most
+    /// cases, and its first line is the 410.
+    pub(crate) fn refuse_old_watches(&self) {
+        self.shared.refuses_old.store(true, Ordering::Relaxed);
     }
 
     /// The rights that a user has made use of, each as `verb group/resource` with the subresource.

@@ -4,6 +4,7 @@
 //! k8s.io/apimachinery `errors.go`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
@@ -278,6 +279,12 @@ fn watch(shared: &Shared, asked: &Asked, place: Place) -> Result<Reply, Refusal>
     } else {
         version.parse().map_err(|_| bad(format!("Invalid value: \"{version}\"")))?
     };
+    let store = shared.store();
+    if shared.refuses_old.load(Ordering::Relaxed) && after < store.compacted {
+        let message = format!("too old resource version: {after} ({})", store.compacted);
+        return Err((410, "Expired", message));
+    }
+    drop(store);
     let bookmarks = asked.query.get("allowWatchBookmarks").is_some_and(|value| value == "true");
     let seconds = number(asked, "timeoutSeconds")?.unwrap_or(1800);
     let metadata_only = wants_metadata(asked)?;
