@@ -554,7 +554,7 @@ fn a_thousand_connectors_are_reconciled_within_a_minute() {
     );
     let before = cluster.stand_in().map(|server| server.count(""));
     let started = Instant::now();
-    let controller = Controller::elected(&cluster, &[]);
+    let controller = Controller::elected(&cluster, &["--lease-seconds", "15"]);
     let path = format!("/apis/{CONNECTORS}/namespaces/{own}/connectors/");
     let shown = "controller_connectors{ready=\"Unknown\"}";
     within(Duration::from_secs(60), "a thousand statuses", || {
