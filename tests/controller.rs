@@ -330,9 +330,8 @@ fn a_connector_that_is_made_again_waits_until_the_old_ones_service_is_gone() {
     cluster.apply(PAGE);
     if cluster.stand_in().is_some() {
         until(&cluster, name, "ProxyServiceReady", "False ProxyServiceConflict");
-        // The stand-in collects no garbage.
-        cluster.delete("v1", "Service", &format!("c-{name}"));
     }
+    cluster.collect(&old);
     let object = until(&cluster, name, "ProxyServiceReady", "True");
     let new = eventually("the new one", || {
         service(&cluster, name).filter(|new| new["metadata"]["uid"] != old["metadata"]["uid"])

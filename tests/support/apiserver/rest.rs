@@ -128,7 +128,7 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
         ("create", "") => create(shared, asked, &place),
         ("update", "" | "status") => update(shared, asked, &place),
         ("patch", "" | "status") => patch(shared, asked, &place, &user),
-        ("delete", "") => delete(shared, &place),
+        ("delete", "") => delete(shared, asked, &place),
         _ => Err(unknown()),
     }
 }
@@ -434,9 +434,15 @@ fn is_the_one_meant(wanted: &Value, old: Option<&Value>, place: &Place) -> Resul
     Ok(())
 }
 
-fn delete(shared: &Shared, place: &Place) -> Result<Reply, Refusal> {
+fn delete(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusal> {
     let _writing = shared.writing();
     let mut store = shared.store();
+    let options: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    is_the_one_meant(
+        &json!({"metadata": options["preconditions"]}),
+        store.get(&key(place)),
+        place,
+    )?;
     let deleted =
         store.delete(&key(place)).ok_or_else(|| not_found(place.resource, &place.name))?;
     if place.resource.plural == "namespaces" {
