@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::Cluster;
+use crate::support::{Cluster, eventually};
 
 /// A connector of the story with `spec`.
 fn connector(cluster: &Cluster, name: &str, spec: &Value) -> Value {
@@ -68,6 +68,57 @@ fn a_connector_that_cannot_work_is_refused_with_a_word_on_what_to_do() {
     let (status, answer) = cluster.ask("POST", &path, Some(("application/json", &wrong)));
     let message = answer["message"].as_str().unwrap_or_default();
     assert!(status == 422 && message.contains("must be of type string"), "{status} {message}");
+}
+
+/// What no rule of a definition can see; a policy does, a moment after it was made.
+#[test]
+fn a_connector_whose_secret_is_in_another_namespace_is_refused_and_its_own_may_be_written() {
+    let cluster = Cluster::new();
+    let naming = |name: &str, namespace: &str| {
+        let secret = json!({"name": "s", "namespace": namespace});
+        let spec = json!({
+            "connectorClassName": "harbor", "address": "https://harbor.example.com",
+            "auth": {"name": "basicAuth", "secretRef": secret},
+        });
+        cluster.try_apply(&connector(&cluster, name, &spec))
+    };
+    let (status, answer) = eventually("the policy", || {
+        Some(naming("foreign", "kube-system")).filter(|answer| answer.0 >= 300)
+    });
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert_eq!((status, answer["reason"].as_str()), (422, Some("Invalid")), "{message}");
+    assert!(message.contains("move the Secret beside the Connector"), "{message}");
+    for own in [cluster.namespace.as_str(), ""] {
+        let (status, answer) = naming("own", own);
+        assert!(status < 300, "{own:?}: {answer}");
+    }
+    let (status, _) = naming("own", "kube-system");
+    assert_eq!(status, 422, "nor can it be changed so");
+}
+
+#[test]
+fn a_connector_from_before_the_policy_may_still_be_labelled() {
+    let cluster = Cluster::new();
+    let policy = include_str!("../deploy/base/admission.yaml");
+    let bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+    let path = format!("{bindings}/connectors.connectors.alauda.io");
+    assert_eq!(cluster.ask("DELETE", &path, None).0, 200);
+    let spec = json!({
+        "connectorClassName": "harbor", "address": "https://harbor.example.com",
+        "auth": {"name": "basicAuth", "secretRef": {"name": "s", "namespace": "kube-system"}},
+    });
+    let mut old = connector(&cluster, "old", &spec);
+    eventually("a connector without the policy", || {
+        (cluster.try_apply(&old).0 < 300).then_some(())
+    });
+    cluster.apply(policy);
+    let new = connector(&cluster, "new", &spec);
+    eventually("the policy", || (cluster.try_apply(&new).0 == 422).then_some(()));
+    old["metadata"]["labels"] = json!({"team": "a"});
+    let (status, answer) = cluster.try_apply(&old);
+    assert_eq!(status, 200, "{answer}");
+    old["spec"]["address"] = "https://harbor.example.org".into();
+    assert_eq!(cluster.try_apply(&old).0, 422, "whoever changes it is to mend it");
 }
 
 #[test]

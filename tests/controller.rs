@@ -173,6 +173,40 @@ fn the_pages_connector_pasted_gets_its_service_its_address_and_its_conditions() 
 }
 
 #[test]
+fn a_ca_that_cannot_be_used_is_an_event_and_does_not_count() {
+    let cluster = cluster();
+    let _controller = Controller::elected(&cluster, &[]);
+    cluster.apply(PAGE);
+    let name = "harbor-connector";
+    until(&cluster, name, "ProxyServiceReady", "True");
+    probed(&cluster, name, "True");
+    until(&cluster, name, "Ready", "True");
+    let generation = connector(&cluster, name)["metadata"]["generation"].clone();
+    let path = format!("{}/status?fieldManager=story-ca", path_of(&cluster, name));
+    for (status, reason) in
+        [("False", "SecretNotFound"), ("False", "InvalidPEM"), ("True", "Valid")]
+    {
+        let condition = json!({
+            "type": "CACertReady", "status": status, "reason": reason, "severity": "Info",
+            "message": "CA secret \"harbor-ca\"", "observedGeneration": generation,
+        });
+        let object = json!({
+            "apiVersion": CONNECTORS, "kind": "Connector", "metadata": {},
+            "status": {"conditions": [condition]},
+        });
+        let body = Some(("application/apply-patch+yaml", &object));
+        assert_eq!(cluster.ask("PATCH", &path, body).0, 200);
+        let told = match reason {
+            "SecretNotFound" => "Warning CACertSecretNotFound",
+            _ => "Warning InvalidCACert",
+        };
+        eventually(told, || (events(&cluster, name).last()? == told).then_some(()));
+    }
+    assert_eq!(events(&cluster, name).len(), 3, "and nothing twice");
+    until(&cluster, name, "Ready", "True");
+}
+
+#[test]
 fn a_changed_spec_is_pending_until_it_has_been_probed_again() {
     let cluster = cluster();
     let _controller = Controller::elected(&cluster, &[]);
@@ -296,9 +330,8 @@ fn a_connector_that_is_made_again_waits_until_the_old_ones_service_is_gone() {
     cluster.apply(PAGE);
     if cluster.stand_in().is_some() {
         until(&cluster, name, "ProxyServiceReady", "False ProxyServiceConflict");
-        // The stand-in collects no garbage.
-        cluster.delete("v1", "Service", &format!("c-{name}"));
     }
+    cluster.collect(&old);
     let object = until(&cluster, name, "ProxyServiceReady", "True");
     let new = eventually("the new one", || {
         service(&cluster, name).filter(|new| new["metadata"]["uid"] != old["metadata"]["uid"])
@@ -520,7 +553,7 @@ fn a_thousand_connectors_are_reconciled_within_a_minute() {
     );
     let before = cluster.stand_in().map(|server| server.count(""));
     let started = Instant::now();
-    let controller = Controller::elected(&cluster, &[]);
+    let controller = Controller::elected(&cluster, &["--lease-seconds", "15"]);
     let path = format!("/apis/{CONNECTORS}/namespaces/{own}/connectors/");
     let shown = "controller_connectors{ready=\"Unknown\"}";
     within(Duration::from_secs(60), "a thousand statuses", || {
@@ -579,6 +612,44 @@ fn a_write_that_is_refused_is_said_in_the_status_and_tried_again() {
     });
     cluster.apply(rbac);
     until(&cluster, "harbor-connector", "ProxyServiceReady", "True");
+}
+
+/// Policies of others about labels are common.
+#[test]
+fn a_label_that_is_refused_keeps_neither_service_nor_status_from_a_connector() {
+    let cluster = cluster();
+    let own = &cluster.namespace;
+    cluster.apply(&format!(
+        "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\n\
+         metadata: {{name: {own}}}\n\
+         spec:\n  matchConstraints:\n    resourceRules:\n    - {{apiGroups: [connectors.alauda.io], \
+         apiVersions: [v1alpha1], operations: [CREATE, UPDATE], resources: [connectors]}}\n  \
+         validations:\n  - expression: request.namespace != '{own}' || \
+         !has(object.metadata.labels)\n    message: no labels here\n---\n\
+         apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\n\
+         metadata: {{name: {own}}}\nspec: {{policyName: {own}, validationActions: [Deny]}}\n"
+    ));
+    let labelled = PAGE.replace("name: harbor-connector", "name: x\n  labels: {a: b}");
+    let labelled = crate::support::cluster::documents(&labelled).remove(0);
+    eventually("the policy", || (cluster.try_apply(&labelled).0 == 422).then_some(()));
+
+    let _controller = Controller::elected(&cluster, &[]);
+    cluster.apply(PAGE);
+    let name = "harbor-connector";
+    let object = until(&cluster, name, "ProxyServiceReady", "True");
+    assert!(object["status"]["proxy"]["httpAddress"]["url"].is_string(), "{object}");
+    assert!(service(&cluster, name).is_some());
+    assert!(object["metadata"]["labels"].is_null(), "{object}");
+    let admission = "/apis/admissionregistration.k8s.io/v1";
+    for kind in ["validatingadmissionpolicybindings", "validatingadmissionpolicies"] {
+        assert_eq!(cluster.ask("DELETE", &format!("{admission}/{kind}/{own}"), None).0, 200);
+    }
+    // It is tried again, and the connector is labelled once it may be.
+    eventually("the label", || {
+        let label =
+            &connector(&cluster, name)["metadata"]["labels"]["connectors.alauda.io/connectorclass"];
+        (label == "harbor").then_some(())
+    });
 }
 
 #[test]

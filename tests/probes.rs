@@ -373,6 +373,70 @@ fn two_hundred_connectors_do_not_wait_for_the_dead_registry_of_half_of_them() {
     assert_eq!(proxy.metric("probes_writes_total"), Some(200.0), "one for each connector");
 }
 
+/// Both writers at work, from cold until all is well; and then nobody writes.
+#[test]
+fn a_thousand_connectors_become_ready_within_a_minute_and_then_all_is_quiet() {
+    let registry = FakeRegistry::obliging();
+    let mut cluster = crate::controller::cluster();
+    let own = cluster.namespace.clone();
+    cluster.apply_many(
+        (0..1000).map(|number| anonymous_connector(&own, &format!("c{number}"), &registry.url())),
+    );
+    let kinds = ["", "GET ", "POST ", "PATCH ", "PUT "];
+    let counted = |cluster: &mut Cluster| {
+        cluster.stand_in().map(|server| kinds.map(|kind| server.count(kind)))
+    };
+    let before = counted(&mut cluster);
+    let started = Instant::now();
+    // A Lease as installed: a busy machine may keep a renewal waiting for seconds.
+    let controller = Controller::start(&cluster, &["--lease-seconds", "15"]);
+    let proxy = Proxy::in_cluster(&cluster, &["--probe-seconds", "60"]);
+    let ready = "controller_connectors{ready=\"True\"}";
+    within(Duration::from_secs(60), "a thousand that are ready", || {
+        controller.metric(ready).filter(|count| *count >= 1000.0)
+    });
+    println!("1,000 connectors ready after {:?}", started.elapsed());
+    assert_eq!(conditions(&cluster, "c999")["Ready"]["status"], "True");
+    if let (Some(before), Some(after)) = (before, counted(&mut cluster)) {
+        let sum: Vec<_> = kinds.iter().zip(after).zip(before).collect();
+        let sum = sum.iter().map(|((kind, after), before)| (*kind, after - before));
+        println!("requests: {:?}", sum.collect::<Vec<_>>());
+    }
+    let writes = |proxy: &Proxy| controller.writes() + proxy.metric("probes_writes_total").unwrap();
+    let (settled, quiet) = (writes(&proxy), Instant::now());
+    let before = counted(&mut cluster);
+    let looks = proxy.metric("probes_looks_total").unwrap();
+    within(2 * SOON + Duration::from_secs(60), "a look at each", || {
+        proxy.metric("probes_looks_total").filter(|count| *count >= looks + 1000.0)
+    });
+    assert_eq!(writes(&proxy), settled, "nobody writes");
+    if let (Some(before), Some(after)) = (before, counted(&mut cluster)) {
+        let sum = after[0] - before[0];
+        println!("{sum} requests in {:?}, two Leases renewed among them", quiet.elapsed());
+    }
+}
+
+#[test]
+fn a_watch_that_may_not_begin_again_becomes_a_new_list() {
+    let registry = FakeRegistry::obliging();
+    let mut cluster = Cluster::new();
+    let own = cluster.namespace.clone();
+    cluster.apply(&anonymous_connector(&own, "first", &registry.url()));
+    let _proxy = Proxy::in_cluster(&cluster, &OFTEN);
+    until_all_hold(&cluster, "first");
+    let Some(server) = cluster.stand_in() else {
+        return;
+    };
+    server.refuse_old_watches();
+    // Those that begin again are late, and too old by then.
+    server.delay("GET /apis/connectors.alauda.io/v1alpha1/connectors", Duration::from_secs(1));
+    server.stop();
+    server.resume();
+    cluster.apply(&anonymous_connector(&own, "second", &registry.url()));
+    cluster.stand_in().expect("the stand-in").expire_watches();
+    until_all_hold(&cluster, "second");
+}
+
 #[test]
 fn one_proxy_looks_and_another_takes_over_when_it_ends_or_is_killed() {
     let registry = FakeRegistry::obliging();

@@ -35,11 +35,46 @@ pub async fn client() -> Result<Client, Error> {
         Some(_) => Config::from_kubeconfig(&KubeConfigOptions::default()).await?,
         None => Config::incluster()?,
     };
+    bound(&mut config, SILENCE_MAX);
+    Ok(Client::try_from(config)?)
+}
+
+/// Gives each request its bounds. `silence`: how long nothing may come where something should.
+fn bound(config: &mut Config, silence: Duration) {
     config.connect_timeout = Some(CONNECT_WAIT);
+    // Else a list that is never answered is waited for until the process ends.
+    config.read_timeout = Some(silence);
+    config.reset_reader_on_write = true;
     // Whoever asks decides when to ask again: with jitter, a bound, and stale answers meanwhile.
     config.default_retry = false;
-    Ok(Client::try_from(config)?)
 }
 
 /// Connecting: an API server that is up answers a SYN at once, and there may be others.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
+
+/// More than the minute within which a watch gets a bookmark (k8s.io/apiserver
+/// `storage/cacher`, `bookmarkFrequency`).
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ListParams;
+    use kube::core::Request;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_server_that_accepts_and_never_answers_is_not_waited_for_for_ever() {
+        let _ = ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut config = Config::new(format!("http://{address}").parse().unwrap());
+        bound(&mut config, Duration::from_millis(100));
+        let client = Client::try_from(config).unwrap();
+        let list = Request::new("/api/v1/secrets").list(&ListParams::default()).unwrap();
+        let asked = client.request_text(list);
+        let answer = tokio::time::timeout(Duration::from_secs(20), asked).await;
+        assert!(matches!(answer, Ok(Err(_))), "{answer:?}");
+    }
+}

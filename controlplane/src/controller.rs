@@ -11,6 +11,7 @@ pub mod world;
 pub mod reconcile;
 pub mod class;
 pub mod counts;
+pub mod warning;
 pub mod writer;
 pub mod queue;
 pub mod desk;

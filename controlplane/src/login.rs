@@ -34,7 +34,7 @@ pub use self::check::Checked;
 pub use self::probe::Seen;
 use self::token::Fetched;
 use self::tokens::Tokens;
-use crate::registry::Dialer;
+use crate::registry::{Dialer, whole};
 
 /// What is counted here.
 #[derive(Debug, Default)]
@@ -251,7 +251,8 @@ impl Desk {
             return;
         };
         self.numbers.fetches.add(1);
-        let result = match token::fetch(&self.dialer, &connector, &realm, &scopes).await {
+        let fetching = token::fetch(&self.dialer, &connector, &realm, &scopes);
+        let result = match whole(fetching, Fetched::Failed("it broke off".into())).await {
             Fetched::Token(authorization, lifetime) => {
                 let serial = self.serials.fetch_add(1, Ordering::Relaxed);
                 let scopes = scopes.clone();

@@ -11,13 +11,11 @@ pub mod findings;
 pub mod plan;
 pub mod report;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dataplane::counters::Counter;
-use futures_util::FutureExt as _;
 use kube::Client;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{oneshot, watch};
@@ -30,7 +28,7 @@ use self::plan::{Plan, Turn, Work};
 use self::report::{Reported, Reporter};
 use crate::lease::{Election, Tenure};
 use crate::login;
-use crate::registry::{Ask, Dialer};
+use crate::registry::{Ask, Dialer, Failure, whole};
 
 /// What is counted here.
 #[derive(Debug, Default)]
@@ -183,13 +181,13 @@ impl Prober {
         match work {
             Work::Ping(place, fact) => {
                 self.numbers.pings.add(1);
-                Done::Pinged(place, self.ping(&fact).await)
+                let broken = Pulse::Silent(Failure::Malformed);
+                Done::Pinged(place, whole(self.ping(&fact), broken).await)
             }
             Work::Look(turn) => {
                 self.numbers.looks.add(1);
-                // A defect that one connector brings to light must not cost the others their turn.
-                let look = AssertUnwindSafe(self.look_at(reporter, &turn)).catch_unwind();
-                let retry = look.await.unwrap_or(Some(self.rules.period));
+                let broken = Some(self.rules.period);
+                let retry = whole(self.look_at(reporter, &turn), broken).await;
                 Done::Looked(turn, retry)
             }
         }
@@ -264,8 +262,8 @@ fn settle(plan: &mut Plan, done: Result<Done, tokio::task::JoinError>) {
             let [jitter] = jitter;
             plan.done(&turn, Instant::now(), retry, jitter);
         }
-        // Looks are caught where they run, and a ping is one request.
-        Err(cause) => tracing::error!(%cause, "a ping broke off"),
+        // Panics are caught where they happen, and nobody aborts these tasks.
+        Err(cause) => tracing::error!(%cause, "a look broke off"),
     }
 }
 

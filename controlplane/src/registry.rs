@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dataplane::error::Kind;
 use dataplane::vocabulary::{Origin, Scheme, Secret, Trust};
 use dataplane::{Own, is_forbidden, tls_config};
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
@@ -151,6 +153,12 @@ impl Distrust {
             _ => Self::Certificate,
         }
     }
+}
+
+/// What comes of `asking`, or `broken` where that panics. A defect of ours that one registry's
+/// answer brings to light must not cost whoever waits for it, or comes after it, their turn.
+pub fn whole<T>(asking: impl Future<Output = T>, broken: T) -> impl Future<Output = T> {
+    AssertUnwindSafe(asking).catch_unwind().map(|outcome| outcome.unwrap_or(broken))
 }
 
 /// Opens connections.

@@ -6,7 +6,7 @@
 
 mod audit;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,11 @@ impl Record {
             connected_after: None,
             answered_after: None,
         }
+    }
+
+    /// Where the caller's connection comes from.
+    pub(crate) fn source(&self) -> IpAddr {
+        self.peer.ip()
     }
 
     /// Looks at the clock.

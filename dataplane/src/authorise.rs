@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -77,8 +78,9 @@ pub(crate) async fn check(
     let token = token(&parsed.head.fields, core.limits.token_bytes_max).map_err(fail)?;
     let rights = core.with_snapshot(Snapshot::rights);
     let connector = parsed.target.connector();
-    let (now, limits) = (record.look(), &core.limits);
-    match core.verdicts.of(token, connector, rights, now, limits).await.map_err(fail)? {
+    let (asker, now, limits) =
+        (Asker { rights, source: record.source() }, record.look(), &core.limits);
+    match core.verdicts.of(token, connector, asker, now, limits).await.map_err(fail)? {
         (Verdict::Allowed(caller), since) => {
             record.allowed(caller, since);
             Ok(Allowed { parsed, token: None, listed: Vec::new() })
@@ -158,6 +160,15 @@ struct Pending {
     waiting: Vec<oneshot::Sender<Verdict>>,
 }
 
+/// Who wants a verdict.
+#[derive(Clone, Copy)]
+struct Asker {
+    /// The rights under which it is to hold.
+    rights: u64,
+    /// Where the token came from.
+    source: IpAddr,
+}
+
 impl Verdicts {
     /// Remembers nothing yet; answers come to `postbox`.
     pub(crate) fn new(
@@ -174,16 +185,16 @@ impl Verdicts {
         &self,
         token: Token,
         connector: Option<&ConnectorRef>,
-        rights: u64,
+        asker: Asker,
         now: Instant,
         limits: &Limits,
     ) -> Result<(Verdict, Instant), Kind> {
         let key = key(&token, connector);
-        if let Some(verdict) = self.state.borrow().memory.get(&key, rights, now, limits) {
+        if let Some(verdict) = self.state.borrow().memory.get(&key, asker.rights, now, limits) {
             self.counters.verdicts_remembered.add(1);
             return Ok((verdict, now));
         }
-        let answer = self.ask(key, token, connector, rights, limits)?;
+        let answer = self.ask(key, token, connector, asker, limits)?;
         match within(limits.verdict_wait, answer).await {
             Some(Ok(verdict)) => Ok((verdict, Instant::now())),
             _ => Err(Kind::ReviewUnavailable),
@@ -196,7 +207,7 @@ impl Verdicts {
         key: Key,
         token: Token,
         connector: Option<&ConnectorRef>,
-        rights: u64,
+        Asker { rights, source }: Asker,
         limits: &Limits,
     ) -> Result<oneshot::Receiver<Verdict>, Kind> {
         let (sender, answer) = oneshot::channel();
@@ -211,7 +222,8 @@ impl Verdicts {
         state.next_number += 1;
         let number = state.next_number;
         let connector = connector.cloned();
-        let question = Question { token, connector, number, postbox: self.postbox.clone() };
+        let postbox = self.postbox.clone();
+        let question = Question { token, connector, source, number, postbox };
         self.questions.try_send(question).map_err(|_| Kind::Overloaded)?;
         self.counters.questions.add(1);
         let pending = Pending { number, asked_at: Instant::now(), rights, waiting: vec![sender] };

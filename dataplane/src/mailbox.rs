@@ -6,7 +6,7 @@
 //! waits; that task hands the mail to whoever waits for it.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +147,8 @@ pub struct Question {
     pub token: Token,
     /// The connector, or `None` when only the token itself is in question (the bare `/v2/`).
     pub connector: Option<ConnectorRef>,
+    /// Where the token came from.
+    pub source: IpAddr,
     pub(crate) number: u64,
     pub(crate) postbox: Postbox,
 }

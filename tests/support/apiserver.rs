@@ -11,6 +11,7 @@ mod definitions;
 mod events;
 mod extensions;
 mod lists;
+mod policies;
 pub(crate) mod resources;
 mod rest;
 mod store;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -52,6 +54,8 @@ struct Shared {
     counts: Mutex<BTreeMap<String, u64>>,
     delays: Mutex<Vec<(String, Duration)>>,
     extensions: Option<extensions::Extensions>,
+    /// A watch that is too old is refused instead of begun.
+    refuses_old: AtomicBool,
     /// Who made use of which right.
     used: Mutex<BTreeSet<(String, String)>>,
 }
@@ -106,6 +110,7 @@ impl ApiServer {
             counts: Mutex::default(),
             delays: Mutex::default(),
             extensions: runtime.block_on(extensions::Extensions::start()),
+            refuses_old: AtomicBool::default(),
             used: Mutex::default(),
         });
         for name in ["default", "kube-system", "kube-public"] {
@@ -176,6 +181,12 @@ impl ApiServer {
     pub(crate) fn expire_watches(&self) {
         self.shared.store().compact();
         self.cut_watches();
+    }
+
+    /// From now on a watch that is too old is answered 410 itself: a real server begins it in most
+    /// cases, and its first line is the 410.
+    pub(crate) fn refuse_old_watches(&self) {
+        self.shared.refuses_old.store(true, Ordering::Relaxed);
     }
 
     /// The rights that a user has made use of, each as `verb group/resource` with the subresource.
@@ -262,7 +273,7 @@ async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<
     let field = |name| {
         parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
     };
-    let asked = Asked {
+    let mut asked = Asked {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: query(parts.uri.query().unwrap_or_default()),
@@ -271,13 +282,19 @@ async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<
         accept: field(ACCEPT),
         agent: field(USER_AGENT),
         body,
+        old: None,
     };
+    if let Some(server) = &shared.extensions
+        && ["PATCH", "PUT"].contains(&asked.method.as_str())
+    {
+        asked.old = server.get(&asked.path).await;
+    }
     match rest::answer(shared, &asked) {
         Reply::Json(code, value) => json_response(code, &value),
         Reply::Extension(refusal) => {
             let server = shared.extensions.as_ref().expect("only where there is one");
             if let Some((code, value)) = refusal
-                && !server.has(&asked.path).await
+                && asked.old.is_none()
             {
                 return json_response(code, &value);
             }

@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
+use rustix::net::{self, AddressFamily, SocketType};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -135,7 +136,18 @@ pub(crate) enum Broken {
 impl Caller {
     /// A connection to `address`.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).expect("the address accepts");
+        Self::over(TcpStream::connect(address).expect("the address accepts"))
+    }
+
+    /// The same from another address of this machine.
+    pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        net::bind(&socket, &SocketAddrV4::new(source, 0)).expect("an address of this machine");
+        net::connect(&socket, &address).expect("the address accepts");
+        Self::over(TcpStream::from(socket))
+    }
+
+    fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).expect("nodelay");
         socket.set_read_timeout(Some(PATIENCE)).expect("read timeout");
         socket.set_write_timeout(Some(PATIENCE)).expect("write timeout");
@@ -434,7 +446,7 @@ pub(crate) fn upload(method: &str, target: &str, body: &str) -> String {
 
 /// Closing `socket` from now on resets the connection.
 pub(crate) fn reset_on_close(socket: &TcpStream) {
-    rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO)).expect("linger");
+    net::sockopt::set_socket_linger(socket, Some(Duration::ZERO)).expect("linger");
 }
 
 fn parse(head: &[u8]) -> Result<Answer, Broken> {

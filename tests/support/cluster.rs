@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
@@ -42,8 +43,8 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     /// The file that leads the proxy here, as its own service account.
     pub(crate) kubeconfig: PathBuf,
-    url: String,
-    authority: String,
+    /// The `cluster` of a kubeconfig that leads here.
+    way: Value,
 }
 
 impl Cluster {
@@ -68,24 +69,14 @@ impl Cluster {
             None => runtime.block_on(kube::Config::from_kubeconfig(&Default::default())),
         };
         let config = config.expect("a configuration");
-        let url = config.cluster_url.to_string();
-        let certificates = config.root_cert.clone().unwrap_or_default();
+        let way = way(&config);
         let client = runtime.block_on(async { kube::Client::try_from(config) }).expect("a client");
-        let authority = match &stand_in {
-            Some(server) => base64(&server.certificate),
-            None => {
-                let pem = |der: &Vec<u8>| {
-                    let body = base64(der);
-                    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-                };
-                base64(certificates.iter().map(pem).collect::<String>())
-            }
-        };
         let number = STORIES.fetch_add(1, Ordering::Relaxed);
-        let namespace = format!("hc-{}-{number}", std::process::id());
+        // One of an earlier run may still be there: nobody need have finished its removal.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let namespace = format!("hc-{:x}-{}-{number}", since, std::process::id());
         let kubeconfig = PathBuf::new();
-        let mut cluster =
-            Self { stand_in, runtime, client, scratch, namespace, kubeconfig, url, authority };
+        let mut cluster = Self { stand_in, runtime, client, scratch, namespace, kubeconfig, way };
         cluster.install();
         cluster.kubeconfig = cluster.kubeconfig_of(PROXY);
         cluster
@@ -96,7 +87,7 @@ impl Cluster {
     pub(crate) fn kubeconfig_of(&self, account: &str) -> PathBuf {
         let file = self.scratch.path().join(account);
         let token = self.token_for(SYSTEM, account, &json!({"expirationSeconds": 3600}));
-        write_kubeconfig(&file, self.url.trim_end_matches('/'), &self.authority, &token);
+        write_kubeconfig(&file, &self.way, &token);
         file
     }
 
@@ -120,9 +111,14 @@ impl Cluster {
             eventually("the definition", || (self.ask("GET", &path, None).0 == 200).then_some(()));
         }
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
-        for file in
-            ["namespaces.yaml", "class.yaml", "ca.yaml", "proxy-rbac.yaml", "controller-rbac.yaml"]
-        {
+        for file in [
+            "namespaces.yaml",
+            "class.yaml",
+            "admission.yaml",
+            "ca.yaml",
+            "proxy-rbac.yaml",
+            "controller-rbac.yaml",
+        ] {
             self.apply(&fs::read_to_string(deploy.join(file)).expect("a manifest"));
         }
         let own = &self.namespace;
@@ -247,6 +243,19 @@ impl Cluster {
         answer["status"]["token"].as_str().expect("a token").to_owned()
     }
 
+    /// Removes an object as a garbage collector would, which neither the stand-in nor a bare API
+    /// server has: unless it is gone, or another one by now.
+    #[track_caller]
+    pub(crate) fn collect(&self, object: &Value) {
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "preconditions": {"uid": object["metadata"]["uid"]},
+        });
+        let body = Some(("application/json", &options));
+        let (status, answer) = self.ask("DELETE", &self.path(object), body);
+        assert!(matches!(status, 200 | 404 | 409), "{status} {answer}");
+    }
+
     /// One request as the administrator: the status and the body.
     pub(crate) fn ask(
         &self,
@@ -296,6 +305,25 @@ impl Cluster {
         })
     }
 
+    /// Leaves a real cluster as it was. The connectors go first: a namespace is emptied later, and
+    /// beside a bare API server by nobody, while the next story counts every connector there is.
+    fn leave(&self) {
+        let own = format!("/api/v1/namespaces/{}", self.namespace);
+        let connectors =
+            format!("/apis/connectors.alauda.io/v1alpha1/namespaces/{}/connectors", self.namespace);
+        // Thousands may take longer than the server allows one request.
+        let gone = (0..10).any(|_| self.ask("DELETE", &connectors, None).0 == 200);
+        // Nor is the next one to wait for the end of a Lease whose holder was killed.
+        let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases");
+        for lease in [CONTROLLER, "harbor-connector-prober"] {
+            self.ask("DELETE", &format!("{leases}/{lease}"), None);
+        }
+        let (status, answer) = self.ask("DELETE", &own, None);
+        if (!gone || status >= 300) && !std::thread::panicking() {
+            panic!("the namespace stays: {status} {answer}");
+        }
+    }
+
     fn path(&self, object: &Value) -> String {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
@@ -312,13 +340,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let nobody_else_needs_it = self.stand_in.is_none();
-        if nobody_else_needs_it {
-            let path = format!("/api/v1/namespaces/{}", self.namespace);
-            let (status, answer) = self.ask("DELETE", &path, None);
-            if status >= 300 && !std::thread::panicking() {
-                panic!("the namespace stays: {status} {answer}");
-            }
+        if self.is_real() {
+            self.leave();
         }
         let _ = fs::remove_dir_all(self.scratch.path());
     }
@@ -340,11 +363,34 @@ fn namespace(name: &str) -> String {
 fn kubeconfig(folder: &Path, name: &str, server: &ApiServer, token: &str) -> PathBuf {
     let file = folder.join(name);
     let url = format!("https://{}", server.address);
-    write_kubeconfig(&file, &url, &base64(&server.certificate), token);
+    let authority = base64(&server.certificate);
+    let way = json!({"server": url, "certificate-authority-data": authority});
+    write_kubeconfig(&file, &way, token);
     file
 }
 
-fn write_kubeconfig(file: &Path, url: &str, authority: &str, token: &str) {
+/// The `cluster` of a kubeconfig that leads where `config` does.
+fn way(config: &kube::Config) -> Value {
+    let url = config.cluster_url.to_string();
+    let mut way = json!({"server": url.trim_end_matches('/')});
+    let pem = |der: &Vec<u8>| {
+        let body = base64(der);
+        format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    };
+    if let Some(certificates) = &config.root_cert {
+        let authority: String = certificates.iter().map(pem).collect();
+        way["certificate-authority-data"] = base64(authority).into();
+    }
+    if config.accept_invalid_certs {
+        way["insecure-skip-tls-verify"] = true.into();
+    }
+    if let Some(name) = &config.tls_server_name {
+        way["tls-server-name"] = name.as_str().into();
+    }
+    way
+}
+
+fn write_kubeconfig(file: &Path, way: &Value, token: &str) {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -352,7 +398,7 @@ fn write_kubeconfig(file: &Path, url: &str, authority: &str, token: &str) {
         "contexts": [{"name": "story", "context": {"cluster": "story", "user": "story"}}],
         "clusters": [{
             "name": "story",
-            "cluster": {"server": url, "certificate-authority-data": authority},
+            "cluster": way,
         }],
         "users": [{"name": "story", "user": {"token": token}}],
     });

@@ -16,6 +16,7 @@ use super::class;
 use super::counts::Counts;
 use super::queue::{Outcome, Queue};
 use super::reconcile;
+use super::warning::Warnings;
 use super::world::{Installation, News, Subject, World};
 use super::writer::{Failure, Writer, Written, now};
 use crate::condition::{FALSE, READY, TRUE};
@@ -30,6 +31,9 @@ pub struct Desk {
     writer: Arc<Writer>,
     tasks: JoinSet<Written>,
     subjects: HashMap<Id, Subject>,
+    warnings: Warnings,
+    /// All has been listed, and what stood there then is known.
+    has_begun: bool,
     counts: Arc<Counts>,
 }
 
@@ -48,6 +52,8 @@ impl Desk {
             writer: Arc::new(writer),
             tasks: JoinSet::new(),
             subjects: HashMap::new(),
+            warnings: Warnings::default(),
+            has_begun: false,
         }
     }
 
@@ -95,6 +101,9 @@ impl Desk {
         if !self.world.is_listed() {
             return;
         }
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.warnings.begin(self.world.connectors.all().map(|(_, connector)| &**connector));
+        }
         let now = now();
         while self.queue.running() < RUNNING_MAX
             && let Some(subject) = self.queue.start()
@@ -103,8 +112,13 @@ impl Desk {
             let task = match &subject {
                 Subject::Connector(key) => {
                     let connector = self.world.connectors.get(key);
-                    let work =
-                        connector.and_then(|known| reconcile::work(&self.world, known, &now));
+                    if connector.is_none() {
+                        self.warnings.forget(key);
+                    }
+                    let work = connector.and_then(|known| {
+                        let warning = self.warnings.news(known);
+                        reconcile::work(&self.world, known, warning, &now)
+                    });
                     work.map(|work| self.tasks.spawn(async move { writer.perform(&work).await }))
                 }
                 Subject::Class => class::work(&self.world, &now)

@@ -35,6 +35,8 @@ pub struct Serving {
     pub label: Option<String>,
     /// Where callers reach it, once it has its Service.
     pub address: String,
+    /// What there is to warn of.
+    pub warning: Option<Finding>,
 }
 
 /// What is to be done for a connector's Service.
@@ -56,7 +58,12 @@ pub struct Report {
 }
 
 /// The work that `connector` needs; `now` is the time of day in RFC 3339.
-pub fn work(world: &World, connector: &Arc<Connector>, now: &str) -> Option<Work> {
+pub fn work(
+    world: &World,
+    connector: &Arc<Connector>,
+    warning: Option<Finding>,
+    now: &str,
+) -> Option<Work> {
     if connector.metadata.deletion_timestamp.is_some() {
         return None;
     }
@@ -75,10 +82,13 @@ pub fn work(world: &World, connector: &Arc<Connector>, now: &str) -> Option<Work
     let has_label = connector.labels().get(CLASS_LABEL).is_some_and(|label| label == wanted);
     let label = (is_label(wanted) && !has_label).then(|| wanted.to_owned());
     let address = address(world, connector);
-    let serving = Serving { connector: Arc::clone(connector), class, service, label, address };
+    let connector = Arc::clone(connector);
+    let serving = Serving { connector, class, service, label, address, warning };
     let is_needed = match &serving.service {
         Step::Settled(found) => {
-            serving.label.is_some() || serving.report(connector, found, now).is_some()
+            serving.label.is_some()
+                || serving.warning.is_some()
+                || serving.report(&serving.connector, found, now).is_some()
         }
         Step::Make(_) | Step::Mend(_) => true,
     };

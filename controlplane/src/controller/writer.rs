@@ -126,12 +126,20 @@ impl Writer {
     }
 
     async fn serve(&self, serving: &Serving, written: &mut Written) -> Result<(), Failure> {
-        let service = self.service(serving, written).await?;
         let connector = &serving.connector;
+        // First, for it is said once, whatever becomes of the rest.
+        if let Some(warning) = &serving.warning {
+            self.tell(connector, warning).await;
+        }
+        let service = self.service(serving, written).await?;
         if let Some(class) = &serving.label {
             let labels = json!({"labels": {CLASS_LABEL: class}});
-            let labelled = self.patch(connector, Object::Label, "metadata", &labels).await?;
-            written.connector = Some(labelled);
+            match self.patch(connector, Object::Label, "metadata", &labels).await {
+                Ok(labelled) => written.connector = Some(labelled),
+                // Some policy of the cluster may be against it; the status is another matter.
+                Err(failure) if failure.refusal().is_some() => written.failure = Some(failure),
+                Err(failure) => return Err(failure),
+            }
         }
         let newest = written.connector.as_ref().unwrap_or(connector);
         let Some(Report { status, news }) = serving.report(newest, &service, &now()) else {
@@ -204,7 +212,7 @@ impl Writer {
         }
     }
 
-    /// Tells of a change of `Ready`. One that is lost costs a line in `kubectl describe`.
+    /// Tells of a change of `Ready`, or warns. One that is lost costs a line in `kubectl describe`.
     async fn tell(&self, connector: &Connector, ready: &Finding) {
         let holds = ready.status == TRUE;
         let reason = if ready.reason.is_empty() { READY } else { &ready.reason };

@@ -1,4 +1,5 @@
 use kube::CustomResourceExt as _;
+use kube_cel::cel::{self, Context, Program};
 
 use super::*;
 
@@ -146,23 +147,32 @@ fn the_policy_takes_only_secrets_of_the_connectors_own_namespace() {
     let text = include_str!("../../../deploy/base/admission.yaml");
     let policy: Value = serde_saphyr::from_multiple(text).unwrap().into_iter().next().unwrap();
     let rule = policy["spec"]["validations"][0]["expression"].as_str().unwrap();
-    for (namespace, allowed) in
+    let rule = Program::compile(rule).unwrap();
+    let allowed = |operation: &str, before: Option<&str>, now: Option<&str>| {
+        let object = |namespace: Option<&str>| {
+            let mut secret = serde_json::json!({"name": "s"});
+            if let Some(namespace) = namespace {
+                secret["namespace"] = namespace.into();
+            }
+            serde_json::json!({
+                "metadata": {"name": "h", "namespace": "ci"},
+                "spec": {"auth": {"name": "basicAuth", "secretRef": secret}},
+            })
+        };
+        let old = if operation == "UPDATE" { object(before) } else { Value::Null };
+        let request = serde_json::json!({"operation": operation, "namespace": "ci"});
+        let mut context = Context::default();
+        for (name, value) in [("object", object(now)), ("oldObject", old), ("request", request)] {
+            context.add_variable(name, value).unwrap();
+        }
+        matches!(rule.execute(&context), Ok(cel::Value::Bool(true)))
+    };
+    for (namespace, expected) in
         [(None, true), (Some("ci"), true), (Some(""), true), (Some("ops"), false)]
     {
-        let mut secret = serde_json::json!({"name": "s"});
-        if let Some(namespace) = namespace {
-            secret["namespace"] = namespace.into();
-        }
-        let object = serde_json::json!({
-            "metadata": {"name": "h", "namespace": "ci"},
-            "spec": {"auth": {"name": "basicAuth", "secretRef": secret}},
-        });
-        let evaluator = kube_cel::VapEvaluator::builder().object(object).build();
-        let results = evaluator.evaluate(&[kube_cel::VapExpression {
-            expression: rule.to_owned(),
-            message: None,
-            message_expression: None,
-        }]);
-        assert_eq!(results[0].passed, allowed, "{namespace:?}: {results:?}");
+        assert_eq!(allowed("CREATE", None, namespace), expected, "{namespace:?}");
+        assert_eq!(allowed("UPDATE", None, namespace), expected, "{namespace:?}");
     }
+    assert!(allowed("UPDATE", Some("ops"), Some("ops")), "whoever labels it need not mend it");
+    assert!(!allowed("UPDATE", Some("ops"), Some("dev")));
 }

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use dataplane::vocabulary::{Access, Connector};
+use dataplane::vocabulary::{Access, Connector, Secret};
 
 use super::breaker::{Found, Mode};
 use super::challenge::{self, Challenge};
 use super::token::{self, Fetched};
-use crate::registry::{Ask, Dialer, Failure};
+use crate::registry::{Ask, Dialer, Failure, whole};
 
 /// What a probe found.
 pub(super) struct Probed {
@@ -41,12 +41,25 @@ pub enum Seen {
     Foreign(String),
 }
 
-/// Probes the registry of `connector`.
+/// Probes the registry of `connector`. A defect of ours that its answer brings to light is an
+/// answer that cannot be read: requests wait for this one, and must be told something.
 pub(super) async fn probe(dialer: &Dialer, connector: &Connector) -> Probed {
     let (authorization, own) = match &connector.access {
         Access::Credential(credential) => (Some(&credential.authorization), Mode::Basic),
         Access::Anonymous | Access::Unready(_) => (None, Mode::Open),
     };
+    let seen = Seen::Failure(Failure::Malformed);
+    let broken = Probed { found: Found::Unclear(own.clone()), seen };
+    whole(ask(dialer, connector, authorization, own), broken).await
+}
+
+/// Asks with `authorization`; `own` is how requests are then sent.
+async fn ask(
+    dialer: &Dialer,
+    connector: &Connector,
+    authorization: Option<&Secret>,
+    own: Mode,
+) -> Probed {
     let target = format!("{}/v2/", connector.base_path);
     let ask = Ask {
         origin: &connector.origin,

@@ -5,25 +5,24 @@
 //! stands there is followed by a watch; our own writes are known before the watch tells of them.
 
 use std::collections::HashMap;
-use std::future::{Future, pending, ready};
+use std::future::{Future, pending};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher::Event;
 use kube::{Client, Error, ResourceExt as _};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::facts::{Fact, Facts};
 use crate::condition::{self, Finding, PROBERS};
 use crate::crd::{Condition, Connector, GROUP, VERSION};
 use crate::lease::Tenure;
-use crate::source::Named;
+use crate::source::{self, Named};
 
 /// Who writes.
 pub struct Reporter {
@@ -50,21 +49,20 @@ pub enum Reported {
 impl Reporter {
     /// A reporter that may write during `tenure`, and what keeps it up to date.
     pub fn new(client: Client, tenure: Tenure) -> (Self, impl Future<Output = ()>) {
-        let (store, writer) = reflector::store();
+        let (store, mut writer) = reflector::store();
         let connectors = Api::<Connector>::all(client.clone());
-        let events = watcher(connectors, watcher::Config::default())
-            .default_backoff()
-            // Who owns which field takes more room than all the rest.
-            .modify(|connector| connector.metadata.managed_fields = None);
         let news = watch::Sender::default();
         let told = news.clone();
-        let following = reflector::reflector(writer, events).for_each(move |event| {
-            if let Err(cause) = event {
-                tracing::debug!(%cause, "the Connectors' status cannot be followed just now");
+        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+        let taking = async move {
+            while let Some(event) = events.recv().await {
+                writer.apply_watcher_event(&lean(event));
+                told.send_replace(());
             }
-            told.send_replace(());
-            ready(())
-        });
+        };
+        let following = async move {
+            tokio::join!(source::kube::watch(connectors, sender, |event| event), taking);
+        };
         (Self { client, tenure, store, written: Mutex::default(), news }, following)
     }
 
@@ -161,6 +159,14 @@ impl Reporter {
     }
 }
 
+/// Without who owns which field, which takes more room than all the rest.
+fn lean(mut event: Event<Connector>) -> Event<Connector> {
+    if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
+        object.metadata.managed_fields = None;
+    }
+    event
+}
+
 fn conditions(connector: &Connector) -> &[Condition] {
     connector.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
 }
@@ -187,6 +193,9 @@ fn tell(fact: &Fact, before: &[Condition], after: &[Condition]) {
 
 /// Under which our conditions are ours.
 const MANAGER: &str = "harbor-connector-prober";
+
+/// Events under way to us; a list of thousands waits here in turns.
+const EVENTS_MAX: usize = 1024;
 
 /// How long a connector that the source knows may be unknown to our own watch.
 const NEWS_WAIT: Duration = Duration::from_secs(2);

@@ -84,3 +84,9 @@ async fn a_host_without_tls_and_one_without_a_listener_are_told_apart() {
     drop(listener);
     assert_eq!(failure(port, &trust).await, Some(Failure::Refused));
 }
+
+#[tokio::test]
+async fn whoever_waits_for_a_question_that_panics_is_answered_all_the_same() {
+    assert_eq!(whole(async { 1 }, 2).await, 1);
+    assert_eq!(whole(async { panic!("a defect") }, 2).await, 2);
+}

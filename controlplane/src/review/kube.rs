@@ -11,6 +11,7 @@ mod ask;
 mod claims;
 mod memory;
 mod pace;
+mod sources;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::Question;
 use dataplane::snapshot::Publisher;
-use dataplane::vocabulary::{ConnectorRef, Token, Verdict};
+use dataplane::vocabulary::{ConnectorRef, Verdict};
 use kube::Client;
 use ring::digest;
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use self::ask::{Failure, Identity, Way};
 use self::memory::{Held, Memory};
 use self::pace::Pace;
+use self::sources::Sources;
 
 /// How reviews are made and how long they hold.
 #[derive(Clone, Debug)]
@@ -115,6 +117,8 @@ pub struct Desk {
     /// tokens must not use up what the others need.
     pace_known: Pace,
     pace_strange: Pace,
+    /// Nor what the callers of other addresses need who are new.
+    sources: Sources,
 }
 
 /// The way to a desk, and its own end of it.
@@ -144,6 +148,7 @@ impl Desk {
             rights_asked: HashMap::new(),
             pace_known: Pace::new(half),
             pace_strange: Pace::new(half),
+            sources: Sources::default(),
         }
     }
 
@@ -175,7 +180,7 @@ impl Desk {
         let held = self.tokens.get(&sum);
         if let Some((identity, is_old)) = held.and_then(|held| held.fresh(now)) {
             if is_old {
-                self.review_token(sum, &question.token, now);
+                self.review_token(sum, &question, now);
             }
             return match identity {
                 Some(identity) => self.identified(question, identity, now),
@@ -187,7 +192,7 @@ impl Desk {
             return question.answer(Verdict::Unauthenticated);
         }
         // A moment after the API failed, what it allowed is used without another attempt.
-        if must_wait || !self.review_token(sum, &question.token, now) {
+        if must_wait || !self.review_token(sum, &question, now) {
             return self.token_unreviewed(&sum, vec![question], now);
         }
         match self.tokens_asked.get_mut(&sum) {
@@ -199,14 +204,16 @@ impl Desk {
     }
 
     /// Asks the API about a token, unless that is under way. Whether an outcome will come.
-    fn review_token(&mut self, sum: Sum, token: &Token, now: Instant) -> bool {
+    fn review_token(&mut self, sum: Sum, question: &Question, now: Instant) -> bool {
         if self.tokens_asked.contains_key(&sum) {
             return true;
         }
+        let Question { token, source, .. } = question;
         let is_known = self.tokens.get(&sum).is_some_and(|held| held.value.is_some());
         let pace = if is_known { &mut self.pace_known } else { &mut self.pace_strange };
-        let turn = pace.turn(now).filter(|_| self.tokens_asked.len() < ASKED_MAX);
-        let Some(delay) = turn else {
+        let may_ask = is_known || self.sources.may_ask(source, now);
+        let may_ask = may_ask && self.tokens_asked.len() < ASKED_MAX;
+        let Some(delay) = may_ask.then(|| pace.turn(now)).flatten() else {
             self.counts.throttled.fetch_add(1, Ordering::Relaxed);
             return false;
         };
@@ -236,6 +243,9 @@ impl Desk {
                 }
             }
             Ok(None) => {
+                if let Some(question) = waiting.first() {
+                    self.sources.missed(question.source, now);
+                }
                 self.tokens.put(sum, Held::new(None, now, self.rules.rejection, sum[0]));
                 for question in waiting {
                     question.answer(Verdict::Unauthenticated);

@@ -4,13 +4,14 @@
 //! no second way to an [`Allowed`].
 
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::bounded;
 use futures_util::FutureExt as _;
 
-use super::{Allowed, Verdicts, token};
+use super::{Allowed, Asker, Verdicts, token};
 use crate::accept::Parsed;
 use crate::counters::Counters;
 use crate::fuzzing::limits;
@@ -36,12 +37,13 @@ pub(crate) fn hit(times: u64, head: &RequestHead) -> Option<()> {
     let token_of = || token(&black_box(head).fields, limits.token_bytes_max).ok();
     let first = token_of()?;
     let key = super::key(&first, Some(&connector));
-    let _answer = verdicts.ask(key, first, Some(&connector), 1, &limits).ok()?;
+    let asker = Asker { rights: 1, source: Ipv4Addr::LOCALHOST.into() };
+    let _answer = verdicts.ask(key, first, Some(&connector), asker, &limits).ok()?;
     let caller = Arc::new(Caller { user: "system:serviceaccount:team:ci".into(), pod: None });
     verdicts.deliver(asked.try_recv().ok()?.number, &Verdict::Allowed(caller), &limits);
 
     for _ in 0..times {
-        let found = verdicts.of(token_of()?, Some(&connector), 1, Instant::now(), &limits);
+        let found = verdicts.of(token_of()?, Some(&connector), asker, Instant::now(), &limits);
         let verdict = found.now_or_never()?;
         black_box(verdict.ok()?);
     }

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Allowed, listed};
+use super::{Allowed, Asker, listed};
 use crate::accept::Parsed;
 use crate::account::Record;
 use crate::error::{Error, Kind, Stage};
@@ -88,8 +88,9 @@ async fn ask(
     record: &mut Record,
 ) -> Result<bool, Error> {
     let rights = core.with_snapshot(Snapshot::rights);
+    let asker = Asker { rights, source: record.source() };
     let (now, limits) = (record.look(), &core.limits);
-    let verdict = core.verdicts.of(token.clone(), Some(connector), rights, now, limits).await;
+    let verdict = core.verdicts.of(token.clone(), Some(connector), asker, now, limits).await;
     match verdict.map_err(fail)? {
         (Verdict::Allowed(caller), since) => {
             record.allowed(caller, since);

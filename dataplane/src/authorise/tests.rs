@@ -1,5 +1,6 @@
 //! Rows for what counts as a token, and a walk through the memory of verdicts.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
@@ -91,7 +92,8 @@ fn one_question_is_asked_however_many_want_its_answer() {
     let ask = |text: &str, rights| {
         let token = Token::new(text.as_bytes().to_vec());
         let key = key(&token, Some(&connector));
-        verdicts.ask(key, token, Some(&connector), rights, &limits)
+        let source = Ipv4Addr::LOCALHOST.into();
+        verdicts.ask(key, token, Some(&connector), Asker { rights, source }, &limits)
     };
     let mut waiting: Vec<_> = (0..3).map(|_| ask("a", 1).unwrap()).collect();
     assert_eq!(asked.len(), 1);

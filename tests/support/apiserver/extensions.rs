@@ -21,7 +21,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -69,15 +69,19 @@ impl Extensions {
         Some(server)
     }
 
-    /// Whether it has what `path` names.
-    pub(super) async fn has(&self, path: &str) -> bool {
+    /// What it has there.
+    pub(super) async fn get(&self, path: &str) -> Option<Value> {
         let request = Request::get(path).body(Body::empty()).expect("a request");
-        self.client.send(request).await.is_ok_and(|answer| answer.status() == 200)
+        let answer =
+            self.client.send(request).await.ok().filter(|answer| answer.status() == 200)?;
+        let body = answer.into_body().collect().await.ok()?.to_bytes();
+        serde_json::from_slice(&body).ok()
     }
 
     async fn wait(&self) {
         for _ in 0..PATIENCE {
-            if self.has("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").await {
+            let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+            if self.get(definitions).await.is_some() {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
@@ -172,7 +176,7 @@ fn server(program: &OsString, folder: &Path, store: &str, port: u16) -> Command 
 
 /// The authority in `ca.crt` of `folder`, and a user of a kubeconfig that it signed: a member of
 /// `system:masters`, who is asked nothing (Kubernetes, "User-facing roles").
-fn administrator(folder: &Path) -> serde_json::Value {
+fn administrator(folder: &Path) -> Value {
     let mut authority = CertificateParams::new([]).expect("names");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().expect("a key");

@@ -96,9 +96,10 @@ pub(crate) fn of_kind(api_version: &str, kind: &str) -> Option<&'static Resource
 
 const OURS: &str = "connectors.alauda.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
+const ADMISSION: &str = "admissionregistration.k8s.io";
 
 #[rustfmt::skip]
-pub(crate) static RESOURCES: [Resource; 15] = [
+pub(crate) static RESOURCES: [Resource; 17] = [
     core("namespaces", "Namespace", false),
     core("configmaps", "ConfigMap", true),
     core("secrets", "Secret", true),
@@ -110,6 +111,8 @@ pub(crate) static RESOURCES: [Resource; 15] = [
     Resource { group: "apiextensions.k8s.io", version: "v1", plural: "customresourcedefinitions", kind: "CustomResourceDefinition", namespaced: false, has_status: true, definition: None },
     Resource { group: OURS, version: "v1alpha1", plural: "connectors", kind: "Connector", namespaced: true, has_status: true, definition: Some("connectors.connectors.alauda.io") },
     Resource { group: OURS, version: "v1alpha1", plural: "connectorclasses", kind: "ConnectorClass", namespaced: false, has_status: true, definition: Some("connectorclasses.connectors.alauda.io") },
+    policy("validatingadmissionpolicies", "ValidatingAdmissionPolicy"),
+    policy("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
     rbac("roles", "Role", true),
     rbac("rolebindings", "RoleBinding", true),
     rbac("clusterroles", "ClusterRole", false),
@@ -127,4 +130,11 @@ const fn rbac(plural: &'static str, kind: &'static str, namespaced: bool) -> Res
     let (group, version) = (RBAC, "v1");
     let has_status = false;
     Resource { group, version, plural, kind, namespaced, has_status, definition: None }
+}
+
+const fn policy(plural: &'static str, kind: &'static str) -> Resource {
+    let (group, version, namespaced, definition) = (ADMISSION, "v1", false, None);
+    // Only the policy has a status: the binding's name is the longer one.
+    let has_status = kind.len() == "ValidatingAdmissionPolicy".len();
+    Resource { group, version, plural, kind, namespaced, has_status, definition }
 }

@@ -4,6 +4,7 @@
 //! k8s.io/apimachinery `errors.go`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use super::apply::{self, Author};
 use super::lists::Lists;
 use super::resources::{self, Place, Resource};
 use super::store::{Key, metadata};
-use super::{Shared, definitions, events};
+use super::{Shared, definitions, events, policies};
 
 /// A request, read whole.
 pub(super) struct Asked {
@@ -24,6 +25,8 @@ pub(super) struct Asked {
     pub(super) accept: String,
     pub(super) agent: String,
     pub(super) body: Vec<u8>,
+    /// What the server of custom resources has there, where there is one and it is written to.
+    pub(super) old: Option<Value>,
 }
 
 /// What the answer is.
@@ -98,6 +101,12 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
     }
     permit(shared, &user, &wish)?;
     if place.resource.is_extension() && shared.extensions.is_some() {
+        // What is written is looked at before it goes there: all of it, unless it is a patch.
+        if matches!(verb, "create" | "update" | "patch")
+            && let Ok(object) = body(asked, &place)
+        {
+            by_policies(shared, &place, &object, asked.old.as_ref())?;
+        }
         // Who makes an object by applying it needs the right to create it as well.
         let refusal =
             (verb == "patch").then(|| permit(shared, &user, &self::wish("create", &place)));
@@ -119,7 +128,7 @@ fn route(shared: &Shared, asked: &Asked) -> Result<Reply, Refusal> {
         ("create", "") => create(shared, asked, &place),
         ("update", "" | "status") => update(shared, asked, &place),
         ("patch", "" | "status") => patch(shared, asked, &place, &user),
-        ("delete", "") => delete(shared, &place),
+        ("delete", "") => delete(shared, asked, &place),
         _ => Err(unknown()),
     }
 }
@@ -270,6 +279,12 @@ fn watch(shared: &Shared, asked: &Asked, place: Place) -> Result<Reply, Refusal>
     } else {
         version.parse().map_err(|_| bad(format!("Invalid value: \"{version}\"")))?
     };
+    let store = shared.store();
+    if shared.refuses_old.load(Ordering::Relaxed) && after < store.compacted {
+        let message = format!("too old resource version: {after} ({})", store.compacted);
+        return Err((410, "Expired", message));
+    }
+    drop(store);
     let bookmarks = asked.query.get("allowWatchBookmarks").is_some_and(|value| value == "true");
     let seconds = number(asked, "timeoutSeconds")?.unwrap_or(1800);
     let metadata_only = wants_metadata(asked)?;
@@ -419,9 +434,15 @@ fn is_the_one_meant(wanted: &Value, old: Option<&Value>, place: &Place) -> Resul
     Ok(())
 }
 
-fn delete(shared: &Shared, place: &Place) -> Result<Reply, Refusal> {
+fn delete(shared: &Shared, asked: &Asked, place: &Place) -> Result<Reply, Refusal> {
     let _writing = shared.writing();
     let mut store = shared.store();
+    let options: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    is_the_one_meant(
+        &json!({"metadata": options["preconditions"]}),
+        store.get(&key(place)),
+        place,
+    )?;
     let deleted =
         store.delete(&key(place)).ok_or_else(|| not_found(place.resource, &place.name))?;
     if place.resource.plural == "namespaces" {
@@ -558,10 +579,28 @@ fn admit(
         metadata(object).insert("namespace".into(), place.namespace.clone().into());
         events::check(object, old).map_err(invalid)?;
     }
+    if place.resource.plural == "validatingadmissionpolicies" {
+        policies::check(object).map_err(invalid)?;
+    }
     if let Some(definition) = definition(shared, place.resource) {
         definitions::custom(&definition, object, old).map_err(invalid)?;
     }
-    Ok(())
+    by_policies(shared, place, object, old)
+}
+
+/// What the cluster's own policies say against it (k8s.io/apiserver, the admission plugin
+/// ValidatingAdmissionPolicy, which is asked last).
+fn by_policies(
+    shared: &Shared,
+    place: &Place,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Refusal> {
+    match policies::refusal(&shared.store(), place, object, old) {
+        None => Ok(()),
+        Some((reason, message)) if reason == "Invalid" => Err((422, "Invalid", message)),
+        Some((_, message)) => Err((403, "Forbidden", message)),
+    }
 }
 
 fn in_namespace(shared: &Shared, place: &Place) -> Result<(), Refusal> {

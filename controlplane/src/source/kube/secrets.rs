@@ -1,7 +1,9 @@
 //! The Secrets that Connectors name, and no others: each read by its name when it may have changed.
 //!
 //! Connectors and notices in, the list of Secrets changed in place. A Secret that was deleted is
-//! gone at once; one that could not be read stays as it was known, and is asked for again.
+//! gone at once; one that could not be read stays as it was known, and is asked for again. So does
+//! one that we may not read: an API server that has just started may not know our rights yet, and
+//! nothing tells of a right that is granted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,6 +50,20 @@ struct Wanted {
     /// It may have changed since the reading began.
     is_stale: bool,
     failures: u32,
+    /// The last failure was a refusal.
+    is_refused: bool,
+}
+
+impl Wanted {
+    /// How long to wait before it is read: seldom where only somebody's change of our rights can
+    /// help.
+    fn wait(&self) -> Duration {
+        match (self.failures, self.is_refused) {
+            (0, _) => Duration::ZERO,
+            (failures, false) => pause(failures),
+            (failures, true) => pause(failures) * REFUSED_TIMES,
+        }
+    }
 }
 
 impl Secrets {
@@ -102,8 +118,8 @@ impl Secrets {
         for name in std::mem::take(&mut self.due) {
             if let Some(wanted) = self.wanted.get_mut(&name).filter(|wanted| !wanted.is_reading) {
                 (wanted.is_reading, wanted.is_stale) = (true, false);
-                let failures = wanted.failures;
-                self.read(name, failures);
+                let wait = wanted.wait();
+                self.read(name, wait);
             }
         }
     }
@@ -168,13 +184,21 @@ impl Secrets {
             return false;
         };
         wanted.is_reading = false;
-        let failed = matches!(read, Read::Failed);
+        wanted.is_refused = matches!(read, Read::Forbidden);
+        let failed = wanted.is_refused || matches!(read, Read::Failed);
+        if wanted.is_refused && wanted.failures % 16 == 0 {
+            let (namespace, name) = &name;
+            tracing::error!(%namespace, %name, "we may not get this Secret: grant it by RBAC");
+        }
         wanted.failures = if failed { wanted.failures.saturating_add(1) } else { 0 };
         // What was read before the Secret is known to have changed is not taken: it may be gone.
         if failed || (wanted.is_stale && matches!(read, Read::Found(_))) {
             wanted.is_stale = true;
             self.due.push(name);
-            return false;
+            // Nobody waits for what we may not read.
+            let is_new = wanted.is_refused && !std::mem::replace(&mut wanted.is_known, true);
+            self.unknown -= usize::from(is_new);
+            return is_new;
         }
         if wanted.is_stale {
             self.due.push(name.clone());
@@ -183,10 +207,6 @@ impl Secrets {
         self.unknown -= usize::from(is_new);
         let Read::Found(object) = read else {
             wanted.version = None;
-            if let Read::Forbidden = read {
-                let (namespace, name) = &name;
-                tracing::error!(%namespace, %name, "we may not get this Secret: grant it by RBAC");
-            }
             return self.remove(&name, list) || is_new;
         };
         wanted.version = object.metadata.resource_version.clone();
@@ -215,14 +235,12 @@ impl Secrets {
         true
     }
 
-    /// Reads a Secret; a few at a time, and after a pause where the last attempt failed.
-    fn read(&self, name: SecretName, failures: u32) {
+    /// Reads a Secret after `wait`; a few at a time.
+    fn read(&self, name: SecretName, wait: Duration) {
         let (client, news) = (self.client.clone(), self.news.clone());
         let permits = Arc::clone(&self.permits);
         tokio::spawn(async move {
-            if failures > 0 {
-                tokio::time::sleep(pause(failures)).await;
-            }
+            tokio::time::sleep(wait).await;
             // The semaphore is never closed.
             let permit = permits.acquire().await;
             let read = tokio::time::timeout(READ_WAIT, get(&client, &name)).await;
@@ -276,6 +294,9 @@ fn seen(object: &PartialObjectMeta<Secret>) -> (SecretName, Option<String>) {
     let namespace = object.namespace().unwrap_or_default();
     ((namespace.into(), object.name_any().into()), object.resource_version())
 }
+
+/// How much longer than after a failure is waited after a refusal: two minutes at most.
+const REFUSED_TIMES: u32 = 12;
 
 /// Secrets read at one time.
 const READS_MAX: usize = 32;
