@@ -17,7 +17,10 @@ use crate::support::deployment::{
 };
 use crate::support::pod_security::violations;
 use crate::support::programs::lacking;
-use crate::support::{Cluster, FakeRegistry, PATIENCE, Proxy, eventually, proxy};
+use crate::support::{
+    Caller, Cluster, DockerRegistry, FakeRegistry, PATIENCE, Proxy, base64, docker_registry,
+    eventually, proxy,
+};
 
 #[test]
 fn every_overlay_renders_into_what_kubernetes_takes() {
@@ -131,6 +134,37 @@ fn every_pod_says_what_it_needs_and_writes_nowhere() {
             }
         }
     }
+}
+
+#[test]
+fn the_demos_registry_takes_the_demos_account_and_nobody_else() {
+    if lacking(&[NEEDED.as_slice(), &docker_registry::NEEDED].concat()) {
+        return;
+    }
+    let demo = Deployment::render("demo");
+    let registry = registry_of(&demo);
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let account = &demo.one("Secret", "harbor-robot")["stringData"];
+    let ask = |user: &str, password: &str| {
+        let login = base64(format!("{user}:{password}"));
+        let mut caller = Caller::connect(registry.authority().parse().expect("an address"));
+        let head = "GET /v2/ HTTP/1.1\r\nHost: registry\r\nAuthorization: Basic";
+        caller.ask(&format!("{head} {login}\r\n\r\n")).status
+    };
+    assert_eq!(ask(&text(&account["username"]), &text(&account["password"])), 200);
+    assert_eq!(ask(&text(&account["username"]), "guessed"), 401);
+}
+
+/// A docker-registry that is told what the demo's is told.
+pub(crate) fn registry_of(demo: &Deployment) -> DockerRegistry {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let container = containers(demo.one("Deployment", "registry")).next().expect("a container");
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    let mount = mounts.iter().find(|mount| mount["name"] == "accounts").expect("the accounts");
+    let known = text(&demo.one("Secret", "registry-accounts")["stringData"]["htpasswd"]);
+    let told: Vec<_> =
+        variables(container).filter_map(|(name, value)| Some((name, value.as_str()?))).collect();
+    DockerRegistry::told_by(&told, &text(&mount["mountPath"]), &known)
 }
 
 #[test]
