@@ -224,7 +224,7 @@ fn names_of_flags_and_ports_are_those_of_the_program() {
                 for (name, value) in variables(container) {
                     assert!(help.contains(&format!("[env: {name}=")), "{verb}: {name} {said}");
                     // Whether the ports are those of the container.
-                    let port = value.as_str().and_then(|value| value.strip_prefix("0.0.0.0:"));
+                    let port = value.as_str().and_then(|value| value.strip_prefix("[::]:"));
                     let declared = container["ports"].as_array().into_iter().flatten();
                     let mut declared = declared.map(|entry| entry["containerPort"].to_string());
                     assert!(port.is_none_or(|port| declared.any(|known| known == port)), "{name}");
