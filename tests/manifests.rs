@@ -292,10 +292,61 @@ fn what_is_allowed_and_denied_by_the_network_leaves_out_nobody() {
             let policies: Vec<_> = deployment.of_kind("NetworkPolicy").filter(selects).collect();
             let both = Value::from(vec!["Ingress", "Egress"]);
             assert!(policies.iter().any(|policy| policy["spec"]["policyTypes"] == both), "{name}");
-            let may_call = policies.iter().any(|policy| policy["spec"]["egress"].is_array());
-            assert!(may_call, "{name} could not ask the API server");
+            // To wherever it is: no range of addresses means the API server everywhere.
+            let outwards = policies.iter().flat_map(|policy| rules(policy, "egress"));
+            let anywhere: Vec<_> = outwards.filter(|rule| rule["to"].is_null()).collect();
+            let open = |port: u16, protocol: &str| {
+                let mut opened = anywhere.iter().flat_map(|rule| ports(rule));
+                opened.any(|(known, of)| *known == port && of == protocol)
+            };
+            for port in [443, 6443, 8443, 16443] {
+                assert!(open(port, "TCP"), "{name} could not ask an API server on {port}");
+            }
+            assert!(open(53, "UDP") && open(53, "TCP"), "{name} could not ask for a name");
+            assert!(!open(80, "TCP"), "{name} may ask who hands out a cloud's credentials");
         }
     }
+}
+
+#[test]
+fn callers_come_from_everywhere_and_metrics_are_for_who_collects_them() {
+    if lacking(&NEEDED) {
+        return;
+    }
+    for overlay in INSTALLATIONS {
+        let deployment = Deployment::render(overlay);
+        for component in ["proxy", "controller", "csi"] {
+            let name = format!("harbor-connector-{component}");
+            let policy = deployment.one("NetworkPolicy", &name);
+            let mut opened = Vec::new();
+            for rule in rules(policy, "ingress") {
+                let from = match rule["from"].as_array() {
+                    None => "everybody".to_owned(),
+                    Some(peers) => peers[0]["podSelector"]["matchLabels"].to_string(),
+                };
+                opened.extend(ports(rule).map(|(port, _)| format!("{from}: {port}")));
+            }
+            let callers = ["everybody: \"http\"", "everybody: \"https\""];
+            let collectors = ["{\"app.kubernetes.io/name\":\"prometheus\"}: \"admin\""];
+            let expected = match component {
+                "proxy" => [callers.as_slice(), &collectors].concat(),
+                "controller" => collectors.to_vec(),
+                _ => Vec::new(),
+            };
+            assert_eq!(opened, expected, "{overlay}: {name}");
+        }
+    }
+}
+
+/// The rules of a NetworkPolicy for one direction.
+fn rules<'a>(policy: &'a Value, direction: &str) -> impl Iterator<Item = &'a Value> {
+    policy["spec"][direction].as_array().into_iter().flatten()
+}
+
+/// The ports of a rule, each with its protocol.
+fn ports(rule: &Value) -> impl Iterator<Item = (&Value, &str)> {
+    let ports = rule["ports"].as_array().into_iter().flatten();
+    ports.map(|entry| (&entry["port"], entry["protocol"].as_str().unwrap_or("TCP")))
 }
 
 #[test]
