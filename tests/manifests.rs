@@ -247,6 +247,33 @@ fn names_of_flags_and_ports_are_those_of_the_program() {
 }
 
 #[test]
+fn the_kubelets_folder_may_be_another_everywhere_at_once() {
+    if lacking(&NEEDED) {
+        return;
+    }
+    // By the command of docs/troubleshooting.md: what the driver is told, and what it is given.
+    for overlay in INSTALLATIONS {
+        let deployment = Deployment::render(overlay);
+        let pod = &deployment.one("DaemonSet", "harbor-connector-csi")["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().expect("volumes");
+        let driver = pod["containers"].as_array().and_then(|all| all.first()).expect("a driver");
+        let mounts = driver["volumeMounts"].as_array().expect("mounts");
+        let kubelet = variables(driver).find(|(name, _)| name.ends_with("_KUBELET_DIR"));
+        let kubelet = kubelet.and_then(|(_, value)| value.as_str()).expect("its folder");
+        let below = |path: &Value| path.as_str().is_some_and(|path| path.starts_with(kubelet));
+        assert!(volumes.iter().all(|volume| below(&volume["hostPath"]["path"])), "{volumes:?}");
+        assert!(mounts.iter().all(|mount| below(&mount["mountPath"])), "{mounts:?}");
+        let told = ["_ENDPOINT", "_PLUGINS_REGISTRY"];
+        for (name, value) in
+            variables(driver).filter(|(name, _)| told.iter().any(|end| name.ends_with(end)))
+        {
+            let path = value.as_str().map(|path| path.trim_start_matches("unix://"));
+            assert!(path.is_some_and(|path| path.starts_with(kubelet)), "{name}");
+        }
+    }
+}
+
+#[test]
 fn the_proxy_serves_in_a_cluster_with_the_environment_of_its_manifest() {
     if lacking(&NEEDED) {
         return;
