@@ -102,6 +102,22 @@ fn every_block_says_what_it_is_and_pastes_as_it_stands() {
     assert!(tested >= 12, "only {tested} blocks are run");
 }
 
+#[test]
+fn an_installation_is_applied_so_that_older_clusters_take_it() {
+    let mut found = 0;
+    let comment = ("deploy/base/kustomization.yaml".into(), read("deploy/base/kustomization.yaml"));
+    let readme = ("README.md".to_owned(), read("README.md"));
+    for (page, text) in pages().into_iter().chain([readme, comment]) {
+        for line in text.lines().filter(|line| line.contains("kubectl apply")) {
+            if line.contains("deploy/base") || line.contains("my-install") {
+                assert!(line.contains(" --validate=warn "), "{page}: {line}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 3, "{found}");
+}
+
 /// The manifests in the block: all of it, or what it hands to a program.
 fn manifests(block: &Block) -> Vec<String> {
     if block.info == "yaml" {
