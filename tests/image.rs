@@ -14,10 +14,15 @@ fn the_image_pushes_and_pulls_on_epoll_by_default_and_on_io_uring_with_our_profi
     }
     let registry = DockerRegistry::http();
     let image = Image::build();
-    for (seccomp, io) in [(Seccomp::Default, "epoll"), (Seccomp::Ours, "io_uring")] {
+    let rows = [
+        (Seccomp::Default, "epoll"),
+        (Seccomp::NotPermitted, "epoll"),
+        (Seccomp::Ours, "io_uring"),
+    ];
+    for (number, (seccomp, io)) in rows.into_iter().enumerate() {
         let mut proxy = image.start(&seccomp, &Manifests::for_registry(&registry.url()));
         assert_eq!(proxy.ready["io"], io);
-        let blob = noise(io.len() as u64, 5_000_000);
+        let blob = noise(number as u64, 5_000_000);
         upload_blob(&proxy, "image/app", &blob);
         let pulled = proxy.get(&format!("{PREFIX}/image/app/blobs/{}", digest_of(&blob)));
         assert_eq!((pulled.status, digest_of(&pulled.body)), (200, digest_of(&blob)));

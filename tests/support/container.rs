@@ -3,9 +3,11 @@
 //!
 //! Images and containers are kept in a temporary folder and removed with it.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::proxy::{PROGRAM, Proxy};
@@ -16,8 +18,10 @@ pub(crate) const NEEDED: [&str; 4] = ["buildah", "podman", "runc", "strip"];
 
 /// The filter of system calls that a container runs under.
 pub(crate) enum Seccomp {
-    /// The runtime's own, which knows no io_uring.
+    /// The runtime's own, which knows no io_uring: it is as if the kernel had none (ENOSYS).
     Default,
+    /// The same list with the answer of Docker and containerd: io_uring is not permitted (EPERM).
+    NotPermitted,
     /// The profile that `deploy/io-uring` ships.
     Ours,
 }
@@ -35,7 +39,7 @@ impl Image {
         let configuration = "[containers]\n\
             default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
-        std::fs::write(image.configuration(), configuration).expect("a file");
+        fs::write(image.configuration(), configuration).expect("a file");
         let mut build = Command::new(root().join("deploy/image"));
         build.args(["--tag", NAME, "--program", PROGRAM, "--"]).args(image.storage());
         let built = build.stdin(Stdio::null()).output().expect("deploy/image starts");
@@ -68,12 +72,29 @@ impl Image {
             .args(["run", "--rm", "--network", "host", "--read-only", "--cap-drop", "all"])
             .args(["--security-opt", "no-new-privileges"])
             .args(more);
-        if let Seccomp::Ours = seccomp {
-            let profile = root().join("deploy/io-uring/seccomp.json");
+        let profile = match seccomp {
+            Seccomp::Default => None,
+            Seccomp::NotPermitted => Some(self.not_permitted()),
+            Seccomp::Ours => Some(root().join("deploy/io-uring/seccomp.json")),
+        };
+        if let Some(profile) = profile {
             command.args(["--security-opt", &format!("seccomp={}", profile.display())]);
         }
         command.arg(NAME);
         command
+    }
+
+    /// The runtime's profile, with the answer to all that it does not list as Docker's gives it
+    /// (moby 25.0, profiles/seccomp/default.json: `defaultErrnoRet` 1).
+    fn not_permitted(&self) -> PathBuf {
+        let text = fs::read_to_string("/usr/share/containers/seccomp.json").expect("a profile");
+        let mut profile: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(!text.contains("io_uring_setup"), "this runtime lists io_uring");
+        profile["defaultErrnoRet"] = 1.into();
+        profile["defaultErrno"] = "EPERM".into();
+        let file = self.scratch.path().join("not-permitted.json");
+        fs::write(&file, profile.to_string()).expect("a file");
+        file
     }
 
     fn storage(&self) -> [String; 3] {
@@ -85,7 +106,7 @@ impl Image {
         ]
     }
 
-    fn configuration(&self) -> std::path::PathBuf {
+    fn configuration(&self) -> PathBuf {
         self.scratch.path().join("containers.conf")
     }
 }
