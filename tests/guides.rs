@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::audit;
 use crate::support::cluster::documents;
+use crate::support::controller::Controller;
 use crate::support::kubelet::{Driver, Volume, outcome};
 use crate::support::manifests::{ca_secret, connector, secret};
 use crate::support::programs::{Job, lacking};
@@ -471,8 +472,27 @@ fn flag_row(flag: &clap::Arg) -> Option<String> {
 #[test]
 fn the_reference_of_metrics_is_that_of_the_program() {
     let cluster = Cluster::new();
-    let proxy = Proxy::in_cluster(&cluster, &["--audit", "/dev/null"]);
-    let text = proxy.admin("/metrics").text();
+    let proxy = Proxy::in_cluster(&cluster, &["--audit", "/dev/null", "--probe-seconds", "60"]);
+    let controller = Controller::elected(&cluster, &[]);
+    let mut page = String::new();
+    for (program, text) in [
+        ("proxy", proxy.admin("/metrics").text()),
+        ("controller", controller.admin("/metrics").text()),
+    ] {
+        page += &format!("## The {program}\n\n{}\n", tables(&text));
+    }
+    assert_generated("docs/reference/metrics.md", &page);
+    for (name, text) in pages() {
+        for rest in text.split("harbor_connector_").skip(1) {
+            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+            let metric = format!("`harbor_connector_{}`", &rest[..end.unwrap_or(rest.len())]);
+            assert!(page.contains(&metric), "{name}: there is no metric {metric}");
+        }
+    }
+}
+
+/// The metrics of a page that was scraped, and the values of their labels.
+fn tables(text: &str) -> String {
     let mut page = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     let mut values = BTreeMap::<String, BTreeSet<String>>::new();
     let kinds: BTreeMap<_, _> = text.lines().filter_map(|line| described(line, "TYPE")).collect();
@@ -501,14 +521,7 @@ fn the_reference_of_metrics_is_that_of_the_program() {
         let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
         page += &format!("| `{label}` | {} |\n", values.join(", "));
     }
-    assert_generated("docs/reference/metrics.md", &page);
-    for (name, text) in pages() {
-        for rest in text.split("harbor_connector_").skip(1) {
-            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
-            let metric = format!("`harbor_connector_{}`", &rest[..end.unwrap_or(rest.len())]);
-            assert!(page.contains(&metric), "{name}: there is no metric {metric}");
-        }
-    }
+    page
 }
 
 /// Name and text of a line of metadata (OpenMetrics 1.0, "Metadata").
