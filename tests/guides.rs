@@ -376,6 +376,27 @@ fn every_error_has_an_entry_with_its_status_and_its_texts() {
     }
 }
 
+#[test]
+fn the_lines_of_the_log_that_the_page_explains_are_written() {
+    let page = read("docs/troubleshooting.md");
+    let (_, section) = page.split_once("\n## The installation itself\n").expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let log: String = sources(&root().join("controlplane/src")).concat();
+    // What kubectl, the API server and the runtime say, they say.
+    let theirs = ["no matches for", "unknown field", "exec format error", "cannot load seccomp"];
+    let mut found = 0;
+    for row in section.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let texts = row.split(" | ").next().unwrap_or_default().split('`').skip(1).step_by(2);
+        for text in texts.filter(|text| text.contains(' ')) {
+            if !theirs.iter().any(|begin| text.starts_with(begin)) {
+                assert!(log.contains(&format!("{text}\"")), "nobody writes: {text}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 5, "{found}");
+}
+
 /// The sources below `folder`, without their tests.
 fn sources(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
