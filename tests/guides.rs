@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 use crate::audit;
 use crate::support::cluster::documents;
 use crate::support::controller::Controller;
+use crate::support::deployment::{self, Deployment, INSTALLATIONS, containers};
 use crate::support::kubelet::{Driver, Volume, outcome};
 use crate::support::manifests::{ca_secret, connector, secret};
 use crate::support::programs::{Job, lacking};
@@ -101,6 +103,39 @@ fn every_block_says_what_it_is_and_pastes_as_it_stands() {
         }
     }
     assert!(tested >= 12, "only {tested} blocks are run");
+}
+
+#[test]
+fn the_installation_that_the_quick_start_writes_renders_with_its_image() {
+    if lacking(&deployment::NEEDED) {
+        return;
+    }
+    let blocks = blocks("docs/quick-start.md", &read("docs/quick-start.md"));
+    let step = |word: &str| {
+        let block = blocks.iter().find(|block| block.text.contains(word));
+        &block.unwrap_or_else(|| panic!("no block with {word}")).text
+    };
+    // Its lines as they stand, up to the first that needs a cluster.
+    let image = step("deploy/image").lines().next().expect("the image's name");
+    let (written, _) = step("my-install/").split_once("\nkubectl ").expect("commands");
+    let name = image.strip_prefix("IMAGE=").expect("a name");
+    for overlay in INSTALLATIONS {
+        let checkout = TempDir::new().expect("a folder");
+        symlink(root().join("deploy"), checkout.path().join("deploy")).expect("a link");
+        let line = written.replace("deploy/base", &format!("deploy/{overlay}"));
+        let shell = Command::new("bash")
+            .current_dir(&checkout)
+            .args(["-euc", &format!("{image}\n{line}")])
+            .status();
+        assert!(shell.expect("a shell").success(), "{line}");
+        let installed = Deployment::render_folder(&checkout.path().join("my-install"));
+        let wanted = format!("{name}:{}", env!("CARGO_PKG_VERSION"));
+        for workload in installed.workloads() {
+            for container in containers(workload) {
+                assert_eq!(container["image"], wanted.as_str(), "{overlay}");
+            }
+        }
+    }
 }
 
 #[test]
