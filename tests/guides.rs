@@ -32,7 +32,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn read(path: &str) -> String {
+/// A text of the repository.
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|cause| panic!("{path}: {cause}"))
 }
 
@@ -53,14 +54,16 @@ fn pages() -> Vec<(String, String)> {
 }
 
 /// A fenced block of a page.
-struct Block {
+pub(crate) struct Block {
     /// The page and the line it begins in.
     place: String,
     info: String,
-    text: String,
+    /// What stands in it.
+    pub(crate) text: String,
 }
 
-fn blocks(page: &str, text: &str) -> Vec<Block> {
+/// The blocks of a page.
+pub(crate) fn blocks(page: &str, text: &str) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut inside = false;
     for (number, line) in text.lines().enumerate() {
