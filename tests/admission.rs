@@ -1,5 +1,9 @@
 //! What the API server itself refuses by the definitions that the program prints, in which words.
 
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, eventually};
@@ -136,5 +140,43 @@ fn the_columns_are_the_documented_ones() {
         let shown = version["additionalPrinterColumns"].as_array().expect("columns");
         assert_eq!(shown.iter().map(|column| &column["name"]).collect::<Vec<_>>(), columns);
         assert!(version["subresources"]["status"].is_object(), "{found}");
+    }
+}
+
+#[test]
+fn kubernetes_itself_refuses_a_secret_of_another_namespace_by_our_policy() {
+    // Only tests/apiextensions has its evaluator; what others would ask is the unit test's.
+    let Some(evaluator) = std::env::var_os("HARBOR_CONNECTOR_TEST_POLICY") else {
+        return;
+    };
+    let text = fs::read_to_string(crate::support::deployment::folder().join("base/admission.yaml"));
+    let policy = crate::support::cluster::documents(&text.expect("a manifest")).remove(0);
+    let rules = policy["spec"]["validations"].as_array().expect("rules");
+    let expressions: Vec<&Value> = rules.iter().map(|rule| &rule["expression"]).collect();
+    let secret = |namespace: Value| {
+        let reference = json!({"name": "s", "namespace": namespace});
+        json!({"auth": {"name": "basicAuth", "secretRef": reference}})
+    };
+    let rows = [
+        (json!({}), "true\n"),
+        (json!({"auth": {"name": "basicAuth", "secretRef": {"name": "s"}}}), "true\n"),
+        (secret("".into()), "true\n"),
+        (secret("ci".into()), "true\n"),
+        (secret("ops".into()), "false\n"),
+    ];
+    for (spec, expected) in rows {
+        let object = json!({
+            "apiVersion": "connectors.alauda.io/v1alpha1", "kind": "Connector",
+            "metadata": {"name": "h", "namespace": "ci"}, "spec": spec,
+        });
+        let question = json!({"expressions": expressions, "object": object}).to_string();
+        let mut asked = Command::new(&evaluator)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the evaluator starts");
+        asked.stdin.take().expect("a pipe").write_all(question.as_bytes()).expect("it reads");
+        let answer = asked.wait_with_output().expect("it ends");
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), expected, "{spec}");
     }
 }

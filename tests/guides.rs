@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,6 +17,8 @@ use tempfile::TempDir;
 
 use crate::audit;
 use crate::support::cluster::documents;
+use crate::support::controller::Controller;
+use crate::support::deployment::{self, Deployment, INSTALLATIONS, containers};
 use crate::support::kubelet::{Driver, Volume, outcome};
 use crate::support::manifests::{ca_secret, connector, secret};
 use crate::support::programs::{Job, lacking};
@@ -29,7 +32,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn read(path: &str) -> String {
+/// A text of the repository.
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|cause| panic!("{path}: {cause}"))
 }
 
@@ -50,14 +54,16 @@ fn pages() -> Vec<(String, String)> {
 }
 
 /// A fenced block of a page.
-struct Block {
+pub(crate) struct Block {
     /// The page and the line it begins in.
     place: String,
     info: String,
-    text: String,
+    /// What stands in it.
+    pub(crate) text: String,
 }
 
-fn blocks(page: &str, text: &str) -> Vec<Block> {
+/// The blocks of a page.
+pub(crate) fn blocks(page: &str, text: &str) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut inside = false;
     for (number, line) in text.lines().enumerate() {
@@ -100,6 +106,55 @@ fn every_block_says_what_it_is_and_pastes_as_it_stands() {
         }
     }
     assert!(tested >= 12, "only {tested} blocks are run");
+}
+
+#[test]
+fn the_installation_that_the_quick_start_writes_renders_with_its_image() {
+    if lacking(&deployment::NEEDED) {
+        return;
+    }
+    let blocks = blocks("docs/quick-start.md", &read("docs/quick-start.md"));
+    let step = |word: &str| {
+        let block = blocks.iter().find(|block| block.text.contains(word));
+        &block.unwrap_or_else(|| panic!("no block with {word}")).text
+    };
+    // Its lines as they stand, up to the first that needs a cluster.
+    let image = step("deploy/image").lines().next().expect("the image's name");
+    let (written, _) = step("my-install/").split_once("\nkubectl ").expect("commands");
+    let name = image.strip_prefix("IMAGE=").expect("a name");
+    for overlay in INSTALLATIONS {
+        let checkout = TempDir::new().expect("a folder");
+        symlink(root().join("deploy"), checkout.path().join("deploy")).expect("a link");
+        let line = written.replace("deploy/base", &format!("deploy/{overlay}"));
+        let shell = Command::new("bash")
+            .current_dir(&checkout)
+            .args(["-euc", &format!("{image}\n{line}")])
+            .status();
+        assert!(shell.expect("a shell").success(), "{line}");
+        let installed = Deployment::render_folder(&checkout.path().join("my-install"));
+        let wanted = format!("{name}:{}", env!("CARGO_PKG_VERSION"));
+        for workload in installed.workloads() {
+            for container in containers(workload) {
+                assert_eq!(container["image"], wanted.as_str(), "{overlay}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_installation_is_applied_so_that_older_clusters_take_it() {
+    let mut found = 0;
+    let comment = ("deploy/base/kustomization.yaml".into(), read("deploy/base/kustomization.yaml"));
+    let readme = ("README.md".to_owned(), read("README.md"));
+    for (page, text) in pages().into_iter().chain([readme, comment]) {
+        for line in text.lines().filter(|line| line.contains("kubectl apply")) {
+            if line.contains("deploy/base") || line.contains("my-install") {
+                assert!(line.contains(" --validate=warn "), "{page}: {line}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 3, "{found}");
 }
 
 /// The manifests in the block: all of it, or what it hands to a program.
@@ -359,6 +414,27 @@ fn every_error_has_an_entry_with_its_status_and_its_texts() {
     }
 }
 
+#[test]
+fn the_lines_of_the_log_that_the_page_explains_are_written() {
+    let page = read("docs/troubleshooting.md");
+    let (_, section) = page.split_once("\n## The installation itself\n").expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let log: String = sources(&root().join("controlplane/src")).concat();
+    // What kubectl, the API server and the runtime say, they say.
+    let theirs = ["no matches for", "unknown field", "exec format error", "cannot load seccomp"];
+    let mut found = 0;
+    for row in section.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let texts = row.split(" | ").next().unwrap_or_default().split('`').skip(1).step_by(2);
+        for text in texts.filter(|text| text.contains(' ')) {
+            if !theirs.iter().any(|begin| text.starts_with(begin)) {
+                assert!(log.contains(&format!("{text}\"")), "nobody writes: {text}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 5, "{found}");
+}
+
 /// The sources below `folder`, without their tests.
 fn sources(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
@@ -455,8 +531,27 @@ fn flag_row(flag: &clap::Arg) -> Option<String> {
 #[test]
 fn the_reference_of_metrics_is_that_of_the_program() {
     let cluster = Cluster::new();
-    let proxy = Proxy::in_cluster(&cluster, &["--audit", "/dev/null"]);
-    let text = proxy.admin("/metrics").text();
+    let proxy = Proxy::in_cluster(&cluster, &["--audit", "/dev/null", "--probe-seconds", "60"]);
+    let controller = Controller::elected(&cluster, &[]);
+    let mut page = String::new();
+    for (program, text) in [
+        ("proxy", proxy.admin("/metrics").text()),
+        ("controller", controller.admin("/metrics").text()),
+    ] {
+        page += &format!("## The {program}\n\n{}\n", tables(&text));
+    }
+    assert_generated("docs/reference/metrics.md", &page);
+    for (name, text) in pages() {
+        for rest in text.split("harbor_connector_").skip(1) {
+            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+            let metric = format!("`harbor_connector_{}`", &rest[..end.unwrap_or(rest.len())]);
+            assert!(page.contains(&metric), "{name}: there is no metric {metric}");
+        }
+    }
+}
+
+/// The metrics of a page that was scraped, and the values of their labels.
+fn tables(text: &str) -> String {
     let mut page = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     let mut values = BTreeMap::<String, BTreeSet<String>>::new();
     let kinds: BTreeMap<_, _> = text.lines().filter_map(|line| described(line, "TYPE")).collect();
@@ -485,14 +580,7 @@ fn the_reference_of_metrics_is_that_of_the_program() {
         let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
         page += &format!("| `{label}` | {} |\n", values.join(", "));
     }
-    assert_generated("docs/reference/metrics.md", &page);
-    for (name, text) in pages() {
-        for rest in text.split("harbor_connector_").skip(1) {
-            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
-            let metric = format!("`harbor_connector_{}`", &rest[..end.unwrap_or(rest.len())]);
-            assert!(page.contains(&metric), "{name}: there is no metric {metric}");
-        }
-    }
+    page
 }
 
 /// Name and text of a line of metadata (OpenMetrics 1.0, "Metadata").

@@ -42,4 +42,5 @@ mod manifests;
 mod image;
 mod leak;
 mod guides;
+mod quickstart;
 mod tidy;

@@ -17,7 +17,10 @@ use crate::support::deployment::{
 };
 use crate::support::pod_security::violations;
 use crate::support::programs::lacking;
-use crate::support::{Cluster, FakeRegistry, PATIENCE, Proxy, eventually, proxy};
+use crate::support::{
+    Caller, Cluster, DockerRegistry, FakeRegistry, PATIENCE, Proxy, base64, docker_registry,
+    eventually, proxy,
+};
 
 #[test]
 fn every_overlay_renders_into_what_kubernetes_takes() {
@@ -27,8 +30,11 @@ fn every_overlay_renders_into_what_kubernetes_takes() {
     for overlay in OVERLAYS {
         let deployment = Deployment::render(overlay);
         assert_eq!(deployment.complaints(NEWEST, true), "", "{overlay}");
-        // An older one drops fields that it does not know.
+        // An older one drops fields that it does not know, if it is told to (--validate=warn).
         assert_eq!(deployment.complaints(OLDEST, false), "", "{overlay}");
+        let complaints = deployment.complaints(OLDEST, true);
+        let known = complaints.lines().all(|line| line.contains("serviceAccountTokenInSecrets"));
+        assert!(known, "{overlay}: {complaints}");
     }
 }
 
@@ -134,6 +140,37 @@ fn every_pod_says_what_it_needs_and_writes_nowhere() {
 }
 
 #[test]
+fn the_demos_registry_takes_the_demos_account_and_nobody_else() {
+    if lacking(&[NEEDED.as_slice(), &docker_registry::NEEDED].concat()) {
+        return;
+    }
+    let demo = Deployment::render("demo");
+    let registry = registry_of(&demo);
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let account = &demo.one("Secret", "harbor-robot")["stringData"];
+    let ask = |user: &str, password: &str| {
+        let login = base64(format!("{user}:{password}"));
+        let mut caller = Caller::connect(registry.authority().parse().expect("an address"));
+        let head = "GET /v2/ HTTP/1.1\r\nHost: registry\r\nAuthorization: Basic";
+        caller.ask(&format!("{head} {login}\r\n\r\n")).status
+    };
+    assert_eq!(ask(&text(&account["username"]), &text(&account["password"])), 200);
+    assert_eq!(ask(&text(&account["username"]), "guessed"), 401);
+}
+
+/// A docker-registry that is told what the demo's is told.
+pub(crate) fn registry_of(demo: &Deployment) -> DockerRegistry {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let container = containers(demo.one("Deployment", "registry")).next().expect("a container");
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    let mount = mounts.iter().find(|mount| mount["name"] == "accounts").expect("the accounts");
+    let known = text(&demo.one("Secret", "registry-accounts")["stringData"]["htpasswd"]);
+    let told: Vec<_> =
+        variables(container).filter_map(|(name, value)| Some((name, value.as_str()?))).collect();
+    DockerRegistry::told_by(&told, &text(&mount["mountPath"]), &known)
+}
+
+#[test]
 fn the_image_and_its_tag_stand_in_one_place() {
     let tag = env!("CARGO_PKG_VERSION");
     let kept = fs::read_to_string(folder().join("base/kustomization.yaml")).expect("a manifest");
@@ -190,7 +227,7 @@ fn names_of_flags_and_ports_are_those_of_the_program() {
                 for (name, value) in variables(container) {
                     assert!(help.contains(&format!("[env: {name}=")), "{verb}: {name} {said}");
                     // Whether the ports are those of the container.
-                    let port = value.as_str().and_then(|value| value.strip_prefix("0.0.0.0:"));
+                    let port = value.as_str().and_then(|value| value.strip_prefix("[::]:"));
                     let declared = container["ports"].as_array().into_iter().flatten();
                     let mut declared = declared.map(|entry| entry["containerPort"].to_string());
                     assert!(port.is_none_or(|port| declared.any(|known| known == port)), "{name}");
@@ -209,6 +246,33 @@ fn names_of_flags_and_ports_are_those_of_the_program() {
         assert_eq!(service["spec"]["internalTrafficPolicy"], local);
         let proxy = proxy_of(&deployment, overlay);
         assert_eq!(service["spec"]["selector"], proxy["spec"]["selector"]["matchLabels"]);
+    }
+}
+
+#[test]
+fn the_kubelets_folder_may_be_another_everywhere_at_once() {
+    if lacking(&NEEDED) {
+        return;
+    }
+    // By the command of docs/troubleshooting.md: what the driver is told, and what it is given.
+    for overlay in INSTALLATIONS {
+        let deployment = Deployment::render(overlay);
+        let pod = &deployment.one("DaemonSet", "harbor-connector-csi")["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().expect("volumes");
+        let driver = pod["containers"].as_array().and_then(|all| all.first()).expect("a driver");
+        let mounts = driver["volumeMounts"].as_array().expect("mounts");
+        let kubelet = variables(driver).find(|(name, _)| name.ends_with("_KUBELET_DIR"));
+        let kubelet = kubelet.and_then(|(_, value)| value.as_str()).expect("its folder");
+        let below = |path: &Value| path.as_str().is_some_and(|path| path.starts_with(kubelet));
+        assert!(volumes.iter().all(|volume| below(&volume["hostPath"]["path"])), "{volumes:?}");
+        assert!(mounts.iter().all(|mount| below(&mount["mountPath"])), "{mounts:?}");
+        let told = ["_ENDPOINT", "_PLUGINS_REGISTRY"];
+        for (name, value) in
+            variables(driver).filter(|(name, _)| told.iter().any(|end| name.ends_with(end)))
+        {
+            let path = value.as_str().map(|path| path.trim_start_matches("unix://"));
+            assert!(path.is_some_and(|path| path.starts_with(kubelet)), "{name}");
+        }
     }
 }
 
@@ -258,10 +322,61 @@ fn what_is_allowed_and_denied_by_the_network_leaves_out_nobody() {
             let policies: Vec<_> = deployment.of_kind("NetworkPolicy").filter(selects).collect();
             let both = Value::from(vec!["Ingress", "Egress"]);
             assert!(policies.iter().any(|policy| policy["spec"]["policyTypes"] == both), "{name}");
-            let may_call = policies.iter().any(|policy| policy["spec"]["egress"].is_array());
-            assert!(may_call, "{name} could not ask the API server");
+            // To wherever it is: no range of addresses means the API server everywhere.
+            let outwards = policies.iter().flat_map(|policy| rules(policy, "egress"));
+            let anywhere: Vec<_> = outwards.filter(|rule| rule["to"].is_null()).collect();
+            let open = |port: u16, protocol: &str| {
+                let mut opened = anywhere.iter().flat_map(|rule| ports(rule));
+                opened.any(|(known, of)| *known == port && of == protocol)
+            };
+            for port in [443, 6443, 8443, 16443] {
+                assert!(open(port, "TCP"), "{name} could not ask an API server on {port}");
+            }
+            assert!(open(53, "UDP") && open(53, "TCP"), "{name} could not ask for a name");
+            assert!(!open(80, "TCP"), "{name} may ask who hands out a cloud's credentials");
         }
     }
+}
+
+#[test]
+fn callers_come_from_everywhere_and_metrics_are_for_who_collects_them() {
+    if lacking(&NEEDED) {
+        return;
+    }
+    for overlay in INSTALLATIONS {
+        let deployment = Deployment::render(overlay);
+        for component in ["proxy", "controller", "csi"] {
+            let name = format!("harbor-connector-{component}");
+            let policy = deployment.one("NetworkPolicy", &name);
+            let mut opened = Vec::new();
+            for rule in rules(policy, "ingress") {
+                let from = match rule["from"].as_array() {
+                    None => "everybody".to_owned(),
+                    Some(peers) => peers[0]["podSelector"]["matchLabels"].to_string(),
+                };
+                opened.extend(ports(rule).map(|(port, _)| format!("{from}: {port}")));
+            }
+            let callers = ["everybody: \"http\"", "everybody: \"https\""];
+            let collectors = ["{\"app.kubernetes.io/name\":\"prometheus\"}: \"admin\""];
+            let expected = match component {
+                "proxy" => [callers.as_slice(), &collectors].concat(),
+                "controller" => collectors.to_vec(),
+                _ => Vec::new(),
+            };
+            assert_eq!(opened, expected, "{overlay}: {name}");
+        }
+    }
+}
+
+/// The rules of a NetworkPolicy for one direction.
+fn rules<'a>(policy: &'a Value, direction: &str) -> impl Iterator<Item = &'a Value> {
+    policy["spec"][direction].as_array().into_iter().flatten()
+}
+
+/// The ports of a rule, each with its protocol.
+fn ports(rule: &Value) -> impl Iterator<Item = (&Value, &str)> {
+    let ports = rule["ports"].as_array().into_iter().flatten();
+    ports.map(|entry| (&entry["port"], entry["protocol"].as_str().unwrap_or("TCP")))
 }
 
 #[test]

@@ -12,7 +12,8 @@ use crate::support::balancer::{self, Balancer};
 use crate::support::caller::{Caller, request};
 use crate::support::programs::lacking;
 use crate::support::{
-    FakeRegistry, Gate, Manifests, PATIENCE, PREFIX, Proxy, answer, digest_of, eventually, noise,
+    Cluster, FakeRegistry, Gate, Manifests, PATIENCE, PREFIX, Proxy, answer, digest_of, eventually,
+    noise,
 };
 
 /// A registry that takes every upload, and stops in the middle of a blob until the gate opens.
@@ -160,6 +161,28 @@ fn from_start_to_first_push_takes_less_than_two_seconds() {
     let proxy = Proxy::start(&manifests, &[]);
     assert_eq!(proxy.admin("/readyz").status, 200);
     upload(proxy.listen, &gate, &AtomicU64::new(0));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn in_a_cluster_the_first_push_comes_as_soon() {
+    let gate = Gate::default();
+    gate.open();
+    let registry = registry(&gate);
+    let cluster = Cluster::new();
+    cluster.connect("harbor", &registry.url());
+    let token = cluster.token("builder");
+    let path = format!("/v2/namespaces/{}/connectors/harbor/team/app", cluster.namespace);
+    let started = Instant::now();
+    // Its connectors, Secrets and CA come from the API server; who calls is asked there.
+    let proxy = Proxy::in_cluster(&cluster, &[]);
+    assert_eq!(proxy.admin("/readyz").status, 200);
+    let push = format!(
+        "PUT {path}/blobs/uploads/1?digest={} HTTP/1.1\r\nHost: proxy\r\n\
+         Authorization: Bearer {token}\r\nContent-Length: 4\r\n\r\nblob",
+        digest_of(b"blob")
+    );
+    assert_eq!(proxy.ask(&push).status, 201);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 

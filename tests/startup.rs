@@ -1,8 +1,11 @@
 //! How the program starts, and how it says that it cannot.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::support::caller::request;
 use crate::support::manifests::connector;
 use crate::support::proxy::run;
-use crate::support::{FakeRegistry, Manifests, PREFIX, Proxy};
+use crate::support::{Caller, FakeRegistry, Manifests, PREFIX, Proxy};
 
 #[test]
 fn the_line_of_json_says_where_it_listens_and_what_it_runs_on() {
@@ -38,6 +41,29 @@ fn one_core_is_enough() {
     let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &["--cores", "1"]);
     assert_eq!(proxy.ready["cores"], 1);
     assert_eq!(proxy.get("/v2/").status, 200);
+}
+
+#[test]
+fn callers_of_both_families_are_served_and_named_by_the_address_they_have() {
+    let registry = FakeRegistry::obliging();
+    // As the manifests listen. Which port is free nobody knows before.
+    let everywhere = ["--listen", "[::]:0"];
+    let proxy = Proxy::start(&Manifests::for_registry(&registry.url()), &everywhere);
+    let said = proxy.logged(&["serving", "[::]:"]);
+    let port = said.split("[::]:").nth(1).and_then(|rest| rest.split(']').next()).expect("a port");
+    let port: u16 = port.parse().expect("a number");
+    let target = format!("{PREFIX}/team/app/manifests/v1");
+    let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for address in addresses {
+        let here = SocketAddr::new(address, port);
+        // At its own address it is no forward proxy, however it is named.
+        for target in [target.clone(), format!("http://{here}/v2/")] {
+            let reply = Caller::connect(here).ask(&request("GET", &target, ""));
+            assert_eq!(reply.status, 200, "{here}: {reply}");
+        }
+        proxy.logged(&["access", SocketAddr::new(address, 0).to_string().trim_end_matches('0')]);
+    }
+    assert!(!proxy.log().contains("::ffff:"), "{}", proxy.log());
 }
 
 #[test]

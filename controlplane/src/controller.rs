@@ -23,7 +23,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::ParseError;
@@ -127,7 +126,7 @@ async fn serve(
     identity: &str,
 ) -> Result<(), Error> {
     let listen = |cause| Error::Listen(flags.admin, cause);
-    let listener = TcpListener::bind(flags.admin).await.map_err(listen)?;
+    let listener = process::listen(flags.admin).and_then(admin::adopt).map_err(listen)?;
     let admin = listener.local_addr()?;
     let metrics = Metrics::showing(Box::new(Shown(Arc::clone(counts))), Arc::clone(status));
     tokio::spawn(admin::serve(listener, Arc::new(ArcSwap::from_pointee(metrics))));

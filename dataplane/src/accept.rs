@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Stage};
 use crate::exchange::{self, Next};
 use crate::handshake::{self, Meant};
 use crate::intercept::Interception;
-use crate::io::{Socket, until, within};
+use crate::io::{Socket, canonical, until, within};
 use crate::limits::Limits;
 use crate::mailbox::{Entrance, Handover, Mail, Postbox};
 use crate::parse::{self, Method, RequestHead};
@@ -80,6 +80,7 @@ pub(crate) fn listen(
                     let place = Place::take(counters);
                     let already_read = Buffer::default();
                     let transfer = None;
+                    let peer = canonical(peer);
                     let handover =
                         Handover { socket, peer, entrance, already_read, place, transfer };
                     core.send(Mail::Connection(handover));

@@ -203,7 +203,8 @@ impl Socket {
     /// Where this end of the connection is.
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         let address = rustix::net::getsockname(self)?;
-        Ok(SocketAddr::try_from(address).map_err(|_| io::ErrorKind::AddrNotAvailable)?)
+        let address = SocketAddr::try_from(address).map_err(|_| io::ErrorKind::AddrNotAvailable)?;
+        Ok(canonical(address))
     }
 
     /// Whether an idle connection is still good: nothing to receive, and no end of stream.
@@ -234,6 +235,12 @@ impl Socket {
     fn note(&self, count: usize) {
         self.since_yield.set(self.since_yield.get().saturating_add(count));
     }
+}
+
+/// `address` as others know it: a socket for both families shows one of IPv4 as one of IPv6
+/// (RFC 4291 §2.5.5.2, "IPv4-Mapped IPv6 Address").
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl AsFd for Socket {

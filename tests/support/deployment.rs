@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -32,9 +32,16 @@ impl Deployment {
     /// What `kubectl kustomize deploy/<overlay>` renders.
     #[track_caller]
     pub(crate) fn render(overlay: &str) -> Self {
+        Self::render_folder(&folder().join(overlay))
+    }
+
+    /// What `kubectl kustomize` renders of any folder.
+    #[track_caller]
+    pub(crate) fn render_folder(folder: &Path) -> Self {
+        let overlay = folder.display();
         let output = Command::new("kubectl")
             .arg("kustomize")
-            .arg(folder().join(overlay))
+            .arg(folder)
             .stdin(Stdio::null())
             .output()
             .expect("kubectl starts");

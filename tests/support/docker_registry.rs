@@ -19,6 +19,11 @@ pub(crate) const NEEDED: [&str; 2] = ["docker-registry", "htpasswd"];
 /// What a docker-registry that takes tokens calls itself, and who it believes.
 pub(crate) const SERVICE: &str = "stories";
 
+/// The environment of one that its configuration tells everything.
+fn no_variables(_folder: &str) -> Vec<(String, String)> {
+    Vec::new()
+}
+
 /// A running docker-registry.
 pub(crate) struct DockerRegistry {
     child: Child,
@@ -62,7 +67,7 @@ impl DockerRegistry {
 
     /// One that takes nothing but tokens of the service at `realm`, signed under `certificate`.
     pub(crate) fn with_tokens(realm: &str, certificate: &str) -> Self {
-        Self::try_ports(None, certificate, |path| {
+        Self::try_ports(None, certificate, no_variables, |path| {
             format!(
                 "{{token: {{realm: {realm:?}, service: {SERVICE}, issuer: {SERVICE}, \
                      rootcertbundle: {path:?}}}}}"
@@ -70,22 +75,38 @@ impl DockerRegistry {
         })
     }
 
+    /// One that speaks plain HTTP and is told by its environment alone who may log in. `folder` is
+    /// where the variables say that the file with the text `known` lies.
+    pub(crate) fn told_by(variables: &[(&str, &str)], folder: &str, known: &str) -> Self {
+        let told = |here: &str| {
+            let told =
+                |(name, value): &(&str, &str)| ((*name).to_owned(), value.replace(folder, here));
+            variables.iter().map(told).collect()
+        };
+        Self::try_ports(None, known, told, |_| "{}".to_owned())
+    }
+
     fn start(tls: Option<Certificates>, user: &str, password: &str) -> Self {
-        Self::try_ports(tls, &htpasswd(user, password), |path| {
+        Self::try_ports(tls, &htpasswd(user, password), no_variables, |path| {
             format!("{{htpasswd: {{realm: registry, path: {path:?}}}}}")
         })
     }
 
     /// `known` is the text of the file by which it knows who logs in, `auth` what its
-    /// configuration says of that file.
-    fn try_ports(tls: Option<Certificates>, known: &str, auth: impl Fn(PathBuf) -> String) -> Self {
+    /// configuration says of that file, `told` its environment if that file is in the folder.
+    fn try_ports(
+        tls: Option<Certificates>,
+        known: &str,
+        told: impl Fn(&str) -> Vec<(String, String)>,
+        auth: impl Fn(PathBuf) -> String,
+    ) -> Self {
         // The port is free when it is chosen and may be taken a moment later: then try again.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| listener.local_addr())
                 .expect("a free port")
                 .port();
-            if let Some(registry) = Self::try_start(port, tls.as_ref(), known, &auth) {
+            if let Some(registry) = Self::try_start(port, tls.as_ref(), known, &told, &auth) {
                 return registry;
             }
         }
@@ -96,6 +117,7 @@ impl DockerRegistry {
         port: u16,
         tls: Option<&Certificates>,
         known: &str,
+        told: impl Fn(&str) -> Vec<(String, String)>,
         auth: impl Fn(PathBuf) -> String,
     ) -> Option<Self> {
         let scratch = TempDir::new().expect("a temporary folder");
@@ -120,6 +142,7 @@ impl DockerRegistry {
         let configuration = write("config.yml", &configuration);
         let log = File::create(at("log")).expect("a log");
         let child = Command::new("docker-registry")
+            .envs(told(&scratch.path().display().to_string()))
             .arg("serve")
             .arg(configuration)
             .stdin(Stdio::null())

@@ -5,12 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as start, socket_with};
 use rustix::param::page_size;
 use rustix::process::{
@@ -49,11 +49,15 @@ pub(super) fn pipes_max() -> usize {
 }
 
 /// A listening socket. A fixed port that is still busy is tried again for a moment: the kernel
-/// keeps the sockets of a process with io_uring up to some 50 ms beyond its end.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// keeps the sockets of a process with io_uring up to some 50 ms beyond its end. `[::]` is every
+/// address of both families; where the kernel has no IPv6, of the other one.
+pub(crate) fn listen(mut address: SocketAddr) -> io::Result<TcpListener> {
     let started = Instant::now();
     loop {
         match try_listen(address) {
+            Err(Errno::AFNOSUPPORT) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+                address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+            }
             Err(Errno::ADDRINUSE) if address.port() != 0 && started.elapsed() < BUSY_WAIT => {
                 thread::sleep(BUSY_PAUSE);
             }
@@ -67,6 +71,10 @@ fn try_listen(address: SocketAddr) -> Result<TcpListener, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // Whatever net.ipv6.bindv6only says.
+        set_ipv6_v6only(&socket, false)?;
+    }
     bind(&socket, &address)?;
     start(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
@@ -87,6 +95,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -97,5 +107,15 @@ mod tests {
         thread::sleep(Duration::from_millis(60));
         drop(first);
         assert_eq!(waiting.join().unwrap().unwrap().local_addr().unwrap(), address);
+    }
+
+    #[test]
+    fn every_address_is_one_of_both_families() {
+        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        if listener.local_addr().unwrap().is_ipv6() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+        }
     }
 }
