@@ -44,7 +44,7 @@ pub fn compile(objects: &Objects, system: &Arc<Trust>) -> Compiled {
         classes: first_of_each(&objects.classes),
         system,
     };
-    let mut connectors = Vec::new();
+    let mut connectors = Vec::with_capacity(objects.connectors.len());
     for found in kept(&objects.connectors) {
         let mut causes = unknown_fields(found);
         match scope.connector(found, &mut causes) {
@@ -213,12 +213,15 @@ fn unknown_fields<T>(found: &Found<T>) -> Vec<Cause> {
 
 /// The first object of each name, in order.
 fn kept<T>(list: &[Found<T>]) -> impl Iterator<Item = &Found<T>> {
-    let mut seen = HashSet::new();
+    // Room for all: what grows hashes all that it holds again, in one go that no core gets between.
+    let mut seen = HashSet::with_capacity(list.len());
     list.iter().inspect(|_| cores_first()).filter(move |found| seen.insert(&found.named))
 }
 
 fn first_of_each<T>(list: &[Found<T>]) -> HashMap<&Named, &Found<T>> {
-    kept(list).map(|found| (&found.named, found)).collect()
+    let mut first = HashMap::with_capacity(list.len());
+    first.extend(kept(list).map(|found| (&found.named, found)));
+    first
 }
 
 /// A problem for each object whose kind and name an earlier one has.
@@ -237,6 +240,7 @@ fn duplicates(objects: &Objects) -> Vec<Problem> {
 fn repeated<T>(list: &[Found<T>], problems: &mut Vec<Problem>) {
     let first = first_of_each(list);
     for found in list {
+        cores_first();
         let first = first.get(&found.named).filter(|first| !std::ptr::eq(**first, found));
         problems
             .extend(first.map(|first| Problem::at(found, Cause::Duplicate(first.place.clone()))));

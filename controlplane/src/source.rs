@@ -53,8 +53,8 @@ pub struct Found<T> {
     pub named: Named,
     /// The fields of its `spec` that the schema does not know.
     pub unknown_fields: Vec<String>,
-    /// The object.
-    pub object: T,
+    /// The object; apart, because a list that grows moves what it holds.
+    pub object: Box<T>,
 }
 
 /// Which object: kind, namespace and name, for problems and look-ups.

@@ -161,10 +161,10 @@ impl View {
         }
         let mut view = Self { table, ..Self::default() };
         for found in objects.connectors.drain(..) {
-            view.connectors.entry(reference(&found.named)).or_insert(found.object);
+            view.connectors.entry(reference(&found.named)).or_insert(*found.object);
         }
         for found in objects.classes.drain(..) {
-            view.classes.entry(found.named.name.to_string()).or_insert(found.object);
+            view.classes.entry(found.named.name.to_string()).or_insert(*found.object);
         }
         view
     }

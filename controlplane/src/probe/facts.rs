@@ -77,14 +77,17 @@ pub fn facts(objects: &Objects, snapshot: &Snapshot, problems: &[Problem]) -> Fa
         causes.entry(&problem.named).or_default().push(&problem.cause);
     }
     let classes: HashMap<&str, &crd::ConnectorClass> =
-        objects.classes.iter().map(|class| (&*class.named.name, &class.object)).collect();
+        objects.classes.iter().map(|class| (&*class.named.name, &*class.object)).collect();
     let known = objects.connectors.iter().filter_map(|found| {
         cores_first();
         let causes = causes.get(&found.named).map_or(&[][..], Vec::as_slice);
         let fact = fact(found, &classes, snapshot, causes)?;
         Some((found.named.clone(), Arc::new(fact)))
     });
-    known.collect()
+    // Room for all, because what grows hashes all that it holds again.
+    let mut facts = Facts::with_capacity(objects.connectors.len());
+    facts.extend(known);
+    facts
 }
 
 fn fact(

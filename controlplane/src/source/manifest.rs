@@ -162,7 +162,7 @@ fn one(
             push(&mut objects.cluster_role_bindings, place, named, fields, false)
         }
         _ => {
-            let object = secret(fields);
+            let object = Box::new(secret(fields));
             objects.secrets.push(Found { place, named, unknown_fields: Vec::new(), object });
             Ok(())
         }
@@ -178,7 +178,7 @@ fn push<T: DeserializeOwned + Serialize>(
     spec_checked: bool,
 ) -> Result<(), Unreadable> {
     let spec = if spec_checked { fields.get("spec").cloned() } else { None };
-    let object: T = serde_json::from_value(Value::Object(fields))
+    let object: Box<T> = serde_json::from_value(Value::Object(fields))
         .map_err(|cause| schema(place.clone(), named.clone(), cause.to_string()))?;
     let mut unknown_fields = Vec::new();
     if let Some(written) = spec {

@@ -212,7 +212,7 @@ impl Secrets {
         wanted.version = object.metadata.resource_version.clone();
         let (namespace, own) = name.clone();
         let named = Named { kind: "Secret", namespace, name: own };
-        let found = Found { place: place(), named, unknown_fields: Vec::new(), object: *object };
+        let found = Found { place: place(), named, unknown_fields: Vec::new(), object };
         let known = self.places.get(&name).and_then(|place| list.get_mut(*place));
         if let Some(known) = known {
             *known = found;

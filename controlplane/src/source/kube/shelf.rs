@@ -55,7 +55,7 @@ impl<K: Resource> Shelf<K> {
             && fresh.len() == list.len()
             && fresh.iter().all(|found| {
                 let known = self.places.get(&found.named).and_then(|place| list.get(*place));
-                known.is_some_and(|known| is_same(&known.object, &found.object))
+                known.is_some_and(|known| is_same(&*known.object, &*found.object))
             });
         self.places =
             fresh.iter().enumerate().map(|(place, found)| (found.named.clone(), place)).collect();
@@ -72,10 +72,10 @@ impl<K: Resource> Shelf<K> {
             list.push(found);
             return true;
         };
-        if is_older(&found.object, &known.object) {
+        if is_older(&*found.object, &*known.object) {
             return false;
         }
-        let same = is_same(&known.object, &found.object);
+        let same = is_same(&*known.object, &*found.object);
         *known = found;
         !same
     }
@@ -100,7 +100,12 @@ impl<K: Resource> Shelf<K> {
 
     fn found(&self, object: K) -> Found<K> {
         // The server prunes what the schema does not know, so no field is unknown here.
-        Found { place: place(), named: self.named(&object), unknown_fields: Vec::new(), object }
+        Found {
+            place: place(),
+            named: self.named(&object),
+            unknown_fields: Vec::new(),
+            object: Box::new(object),
+        }
     }
 
     fn named(&self, object: &K) -> Named {
