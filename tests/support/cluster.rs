@@ -290,15 +290,22 @@ impl Cluster {
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> (u16, Value) {
-        let mut request = Request::builder().method(method).uri(path);
-        let mut bytes = Vec::new();
-        if let Some((kind, value)) = body {
-            request = request.header("Content-Type", kind);
-            bytes = value.to_string().into_bytes();
-        }
-        let request = request.body(Body::from(bytes)).expect("a request");
+        let request = || {
+            let mut request = Request::builder().method(method).uri(path);
+            let mut bytes = Vec::new();
+            if let Some((kind, value)) = body {
+                request = request.header("Content-Type", kind);
+                bytes = value.to_string().into_bytes();
+            }
+            request.body(Body::from(bytes)).expect("a request")
+        };
         self.runtime.block_on(async {
-            let answer = client.send(request).await.expect("the API server answers");
+            let mut answer = client.send(request()).await;
+            if answer.is_err() {
+                // The connection was one to the server before it was stopped.
+                answer = client.send(request()).await;
+            }
+            let answer = answer.expect("the API server answers");
             let status = answer.status().as_u16();
             let body = answer.into_body().collect().await.expect("a body").to_bytes();
             (status, serde_json::from_slice(&body).unwrap_or_default())

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use self::ask::{Failure, Identity, Way};
 use self::memory::{Held, Memory};
 use self::pace::Pace;
-use self::sources::Sources;
+use self::sources::{Sources, Standing};
 
 /// How reviews are made and how long they hold.
 #[derive(Clone, Debug)]
@@ -117,7 +117,9 @@ pub struct Desk {
     /// tokens must not use up what the others need.
     pace_known: Pace,
     pace_strange: Pace,
-    /// Nor what the callers of other addresses need who are new.
+    /// For strangers from where bad tokens came lately, so that they do not use up what strangers
+    /// from elsewhere need.
+    pace_suspect: Pace,
     sources: Sources,
 }
 
@@ -147,7 +149,8 @@ impl Desk {
             tokens_asked: HashMap::new(),
             rights_asked: HashMap::new(),
             pace_known: Pace::new(half),
-            pace_strange: Pace::new(half),
+            pace_strange: Pace::new(half - half / 4),
+            pace_suspect: Pace::new(half / 4),
             sources: Sources::default(),
         }
     }
@@ -210,8 +213,12 @@ impl Desk {
         }
         let Question { token, source, .. } = question;
         let is_known = self.tokens.get(&sum).is_some_and(|held| held.value.is_some());
-        let pace = if is_known { &mut self.pace_known } else { &mut self.pace_strange };
-        let may_ask = is_known || self.sources.may_ask(source, now);
+        let (pace, may_ask) = match self.sources.standing(source, now) {
+            _ if is_known => (&mut self.pace_known, true),
+            Standing::Clean => (&mut self.pace_strange, true),
+            Standing::Suspect => (&mut self.pace_suspect, true),
+            Standing::Shut => (&mut self.pace_suspect, false),
+        };
         let may_ask = may_ask && self.tokens_asked.len() < ASKED_MAX;
         let Some(delay) = may_ask.then(|| pace.turn(now)).flatten() else {
             self.counts.throttled.fetch_add(1, Ordering::Relaxed);

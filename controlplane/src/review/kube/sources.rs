@@ -1,7 +1,7 @@
-//! From where bad tokens come: an address that brought many is not asked for more of them.
+//! From where bad tokens come: an address that brought some is asked about apart from the others,
+//! and one that brought many is not asked for more of them.
 //!
-//! An address, what became of its tokens and the time in, whether another unknown token from there
-//! is worth a review out. No clock inside. Bounded: when there are too many addresses, those that
+//! An address, what became of its tokens and the time in, its [`Standing`] out. No clock inside. Bounded: when there are too many addresses, those that
 //! were forgiven are forgotten, and then all.
 
 use std::collections::HashMap;
@@ -12,6 +12,17 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub(super) struct Sources(HashMap<IpAddr, Misses>);
 
+/// Whether an unknown token from an address is worth a review.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is.
+    Clean,
+    /// Bad ones came from there lately.
+    Suspect,
+    /// Too many did.
+    Shut,
+}
+
 /// Bad tokens of one address that are not forgiven yet.
 #[derive(Clone, Copy)]
 struct Misses {
@@ -21,9 +32,13 @@ struct Misses {
 }
 
 impl Sources {
-    /// Whether a token from `source` that nobody knows may be asked about.
-    pub(super) fn may_ask(&self, source: &IpAddr, now: Instant) -> bool {
-        self.0.get(source).is_none_or(|misses| misses.left(now).count < MISSES_MAX)
+    /// How `source` stands.
+    pub(super) fn standing(&self, source: &IpAddr, now: Instant) -> Standing {
+        match self.0.get(source).map_or(0, |misses| misses.left(now).count) {
+            0 => Standing::Clean,
+            1..MISSES_MAX => Standing::Suspect,
+            _ => Standing::Shut,
+        }
     }
 
     /// A token from `source` was refused.
@@ -76,17 +91,19 @@ mod tests {
         let (mut sources, start) = (Sources::default(), Instant::now());
         let (bad, good) = (address(1), address(2));
         for number in 0..MISSES_MAX {
-            assert!(sources.may_ask(&bad, start), "{number}");
+            assert_ne!(sources.standing(&bad, start), Standing::Shut, "{number}");
             sources.missed(bad, start);
+            assert_ne!(sources.standing(&bad, start), Standing::Clean, "{number}");
         }
-        assert!(!sources.may_ask(&bad, start) && sources.may_ask(&good, start));
+        assert_eq!(sources.standing(&bad, start), Standing::Shut);
+        assert_eq!(sources.standing(&good, start), Standing::Clean);
         let later = start + FORGIVEN - Duration::from_millis(1);
-        assert!(!sources.may_ask(&bad, later));
+        assert_eq!(sources.standing(&bad, later), Standing::Shut);
         let later = start + FORGIVEN;
-        assert!(sources.may_ask(&bad, later));
+        assert_eq!(sources.standing(&bad, later), Standing::Suspect);
         sources.missed(bad, later);
-        assert!(!sources.may_ask(&bad, later + FORGIVEN / 2), "one, not a new burst");
-        assert!(sources.may_ask(&bad, later + FORGIVEN * 100));
+        assert_eq!(sources.standing(&bad, later + FORGIVEN / 2), Standing::Shut, "no new burst");
+        assert_eq!(sources.standing(&bad, later + FORGIVEN * 100), Standing::Clean);
     }
 
     #[test]
