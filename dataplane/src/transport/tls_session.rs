@@ -2,7 +2,7 @@
 //!
 //! Plaintext to be sent in, ciphertext out to the socket, and the other way round. rustls by itself
 //! reads 4 KiB a call and takes 64 KiB of plaintext; here ciphertext is received in large pieces
-//! into a page-aligned [`Block`], and up to 256 KiB are encrypted at a time and leave in one call.
+//! into a [`Block`], and up to 256 KiB are encrypted at a time and leave in one call.
 //! A block belongs to a session only while it holds ciphertext not yet decrypted: an idle session
 //! keeps none. Nothing here waits, and bytes are never received beyond what was asked for by more
 //! than a record.
