@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
-use super::heart::is_late;
+use super::heart::{is_late, lately};
 use super::{TIMER_STEP, sleep, yield_now};
 
 #[derive(Default)]
@@ -30,6 +31,7 @@ pub(super) async fn wait() {
             return Poll::Ready(());
         }
         queued = true;
+        LAST_WAIT.set(Some(lately()));
         let keeper = TURNS.with_borrow_mut(|turns| {
             turns.waiting.push_back(context.waker().clone());
             turns.keeper.take()
@@ -80,9 +82,9 @@ pub(super) async fn keep(uring: bool) {
     }
 }
 
-/// Whether a body waits for its turn.
-pub(super) fn somebody_waits() -> bool {
-    TURNS.with_borrow(|turns| !turns.waiting.is_empty())
+/// Whether a body waited for its turn a moment ago.
+pub(super) fn bodies_are_about() -> bool {
+    LAST_WAIT.get().is_some_and(|last| lately().saturating_duration_since(last) < BODIES_MOMENT)
 }
 
 /// Notes that something small was received, a head perhaps: what it leads to shall not wait long.
@@ -115,6 +117,8 @@ async fn next() -> Waker {
 }
 
 thread_local! {
+    /// About when a body last waited.
+    static LAST_WAIT: Cell<Option<Instant>> = const { Cell::new(None) };
     static TURNS: RefCell<Turns> = RefCell::default();
     /// For how many turns still one body goes on at a time.
     static SHARP: Cell<u32> = const { Cell::new(0) };
@@ -123,6 +127,8 @@ thread_local! {
 /// How many bodies besides the first go on after one look where nobody else is about: a look finds
 /// more the longer ago the last one was, and costs the same.
 const MORE_AT_ONCE: usize = 2;
+/// Two beats of the heart, by which this is told.
+const BODIES_MOMENT: Duration = Duration::from_millis(200);
 /// What takes some 50 µs.
 const SHARP_PIECE_BYTES: usize = 256 << 10;
 /// Some milliseconds.
