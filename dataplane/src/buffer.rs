@@ -1,7 +1,8 @@
 //! Bytes read from a peer and not yet dealt with.
 //!
 //! [`Buffer`] holds heads, so it is wiped wherever it lets bytes go: a token or a credential does
-//! not outlive its request in freed memory. [`Block`] holds bodies: placed within a page, never wiped.
+//! not outlive its request in freed memory. [`Block`] holds bodies: its place within a page is
+//! chosen, and it is never wiped.
 
 use std::cell::RefCell;
 use std::mem;
@@ -170,10 +171,10 @@ thread_local! {
 
 /// A buffer for a body's bytes that begins in the middle of a page.
 ///
-/// A copy whose source and destination lie a few bytes apart within their pages takes up to twice as
-/// long on some processors: a load looks as if it waited for the store before it. The kernel's pages
-/// are filled from their beginning, and a TLS record has its payload 5 bytes into a block that often
-/// begins on a page. Half a page is far from both.
+/// A copy whose source and destination lie a few bytes apart within their pages takes up to twice
+/// as long on some processors: a load looks as if it had to wait for the store before it. The
+/// kernel's pages are filled from their beginning, and a TLS record has its payload 5 bytes into a
+/// block that often begins on a page. Half a page is far from both.
 pub(crate) struct Block {
     bytes: Vec<u8>,
     offset: usize,

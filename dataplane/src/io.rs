@@ -357,8 +357,8 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// Lets everybody who is ready now come as far before something small is sent: see [`waves`]. Beside
-/// bodies, which are ready all the time, what is small goes at once.
+/// Lets everybody who is ready now come as far before something small is sent: see [`waves`].
+/// Beside bodies, which are ready all the time, what is small goes at once.
 pub(crate) async fn together() {
     if !turns::bodies_are_about() {
         waves::wait().await;

@@ -1,8 +1,8 @@
 //! From where bad tokens come: an address that brought some is asked about apart from the others,
 //! and one that brought many is not asked for more of them.
 //!
-//! An address, what became of its tokens and the time in, its [`Standing`] out. No clock inside. Bounded: when there are too many addresses, those that
-//! were forgiven are forgotten, and then all.
+//! An address, what became of its tokens and the time in, its [`Standing`] out. No clock inside.
+//! Bounded: when there are too many addresses, those that were forgiven are forgotten, then all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
