@@ -7,10 +7,12 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use rustls::Connection;
 
 use crate::buffer::Buffer;
-use crate::io::{Socket, together};
+use crate::io::{Socket, together, within};
+use crate::wiped::Wiped;
 
 mod tls_session;
 
@@ -42,6 +44,16 @@ impl Transport {
 
     /// Reads what there is into `into`, waiting at most `wait` for the first byte. 0 is the end.
     pub(crate) async fn read(&self, into: &mut [u8], wait: Duration) -> io::Result<usize> {
+        self.read_with(into, wait, false).await
+    }
+
+    /// Reads what there is of a body, as [`Transport::read`] does. Who had to wait for it waits for
+    /// its turn, too, while small requests are about.
+    pub(crate) async fn read_body(&self, into: &mut [u8], wait: Duration) -> io::Result<usize> {
+        self.read_with(into, wait, true).await
+    }
+
+    async fn read_with(&self, into: &mut [u8], wait: Duration, in_turn: bool) -> io::Result<usize> {
         loop {
             let read = match self {
                 Self::Plain(socket) => socket.try_recv(into),
@@ -50,6 +62,9 @@ impl Transport {
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket().readable(wait).await?;
+                    if in_turn {
+                        self.socket().in_turn().await;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => {
@@ -84,6 +99,30 @@ impl Transport {
         }
     }
 
+    /// Sends all of `bytes`, a head and what little follows it, waiting at most `wait` each time the
+    /// peer takes nothing. They are wiped once they have gone.
+    ///
+    /// Cheaper than [`Transport::write_all`] for what is small, but whoever gives it up must give
+    /// the connection up.
+    pub(crate) async fn send(&mut self, bytes: Wiped, wait: Duration) -> io::Result<()> {
+        let mut bytes = Bytes::from_owner(bytes);
+        if bytes.len() <= SMALL_BYTES_MAX {
+            match self {
+                Self::Tls(_) => together().await,
+                Self::Plain(socket) => {
+                    let timed_out = io::ErrorKind::TimedOut;
+                    let (sent, back) = within(wait, socket.send(bytes)).await.ok_or(timed_out)?;
+                    bytes = back;
+                    match sent {
+                        Ok(count) => bytes.advance(count),
+                        Err(error) => self.unblocked(error, wait).await?,
+                    }
+                }
+            }
+        }
+        self.write_all(&mut [IoSlice::new(&bytes)], wait).await
+    }
+
     /// Writes all of `parts`, waiting at most `wait` each time the peer takes nothing.
     pub(crate) async fn write_all(
         &self,
@@ -91,10 +130,6 @@ impl Transport {
         wait: Duration,
     ) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
-        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
-        if (1..=SMALL_BYTES_MAX).contains(&bytes) {
-            together().await;
-        }
         while !parts.is_empty() {
             let written = match self {
                 Self::Plain(socket) => socket.try_send(parts),
@@ -167,6 +202,6 @@ impl Transport {
 }
 
 /// What takes the kernel less time than to wake up whom it is for.
-const SMALL_BYTES_MAX: usize = 16 << 10;
+pub(crate) const SMALL_BYTES_MAX: usize = 16 << 10;
 /// Longer than any bound: the deadline is elsewhere.
 pub(crate) const UNBOUNDED: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -28,6 +28,12 @@ impl Deref for Wiped {
     }
 }
 
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl DerefMut for Wiped {
     fn deref_mut(&mut self) -> &mut Vec<u8> {
         &mut self.0

@@ -7,59 +7,25 @@
 //! tried too soon.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::mem;
-use std::task::{Poll, Waker};
 
-#[derive(Default)]
-struct Waves {
-    waiting: Vec<Waker>,
-    keeper: Option<Waker>,
-}
+use super::line::{self, Line};
 
 /// Waits until all tasks that are ready now have run.
 pub(super) async fn wait() {
-    let mut queued = false;
-    poll_fn(|context| {
-        // Polled for another reason, it goes on early; nobody is hurt by that.
-        if queued {
-            return Poll::Ready(());
-        }
-        queued = true;
-        let keeper = WAVES.with_borrow_mut(|waves| {
-            waves.waiting.push(context.waker().clone());
-            waves.keeper.take()
-        });
-        if let Some(keeper) = keeper {
-            keeper.wake();
-        }
-        Poll::Pending
-    })
-    .await;
+    line::stand(&WAVES).await;
 }
 
 /// Lets those who wait go on, wave after wave. It is woken with the first of a wave, so it runs
 /// after all tasks that were ready then.
 pub(super) async fn keep() {
-    let mut wave = Vec::new();
     loop {
-        poll_fn(|context| {
-            WAVES.with_borrow_mut(|waves| {
-                if waves.waiting.is_empty() {
-                    waves.keeper = Some(context.waker().clone());
-                    return Poll::Pending;
-                }
-                mem::swap(&mut waves.waiting, &mut wave);
-                Poll::Ready(())
-            })
-        })
-        .await;
-        wave.drain(..).for_each(Waker::wake);
+        line::first(&WAVES).await.wake();
+        line::let_on(&WAVES, usize::MAX);
     }
 }
 
 thread_local! {
-    static WAVES: RefCell<Waves> = RefCell::default();
+    static WAVES: RefCell<Line> = RefCell::default();
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::sink::Sink;
 use super::splice;
 use crate::body::Framing;
 use crate::buffer::{Block, Buffer};
+use crate::io::copied_max;
 use crate::limits::Limits;
 use crate::pipes::Pipes;
 use crate::transport::Transport;
@@ -86,7 +87,7 @@ impl Passage<'_> {
                 }
                 continue;
             }
-            let wanted = sink.wanted();
+            let wanted = sink.wanted().min(copied_max());
             let block = block.get_or_insert_with(|| Block::new(wanted.min(FIRST_BLOCK_BYTES)));
             let count = read(from, block.front_mut(wanted), limits).await?;
             check_end(&mut sink, count)?;
@@ -134,7 +135,7 @@ async fn spliced(
 }
 
 async fn read(from: &Transport, into: &mut [u8], limits: &Limits) -> Result<usize, Broken> {
-    from.read(into, limits.body_progress_wait).await.map_err(|_| Broken::SourceEnded)
+    from.read_body(into, limits.body_progress_wait).await.map_err(|_| Broken::SourceEnded)
 }
 
 /// More than this behind what could be spliced is no last chunk: chunks that may not pass unseen

@@ -107,7 +107,9 @@ impl Piece {
         }
         let since = Instant::now();
         to.writable(limits.body_progress_wait).await.map_err(|_| Broken::SinkGone)?;
-        Ok(since.elapsed())
+        let waited = since.elapsed();
+        to.in_turn().await;
+        Ok(waited)
     }
 
     /// A pipe may be full of small packets with less in it than asked for.
@@ -157,10 +159,7 @@ async fn fill(from: &Socket, pipe: &mut Pipe, left: u64, limits: &Limits) -> Res
         match from.try_splice_in(pipe, left) {
             Ok(0) => return Err(Broken::SourceEnded),
             Ok(count) => return Ok(count),
-            Err(error) if is_blocked(&error) => {
-                await_readable(from, limits).await?;
-                from.in_turn().await;
-            }
+            Err(error) if is_blocked(&error) => await_readable(from, limits).await?,
             Err(_) => return Err(Broken::SourceEnded),
         }
     }
@@ -193,6 +192,7 @@ async fn drain(
                 }
                 let wait = since.elapsed();
                 (waited, stalled) = (waited + wait, stalled + wait);
+                to.in_turn().await;
             }
             Err(_) => return Err(Broken::SinkGone),
         }
@@ -212,7 +212,9 @@ fn spill(pipe: &mut Pipe, input: &mut Buffer) -> Result<(), Broken> {
 }
 
 async fn await_readable(from: &Socket, limits: &Limits) -> Result<(), Broken> {
-    from.readable(limits.body_progress_wait).await.map_err(|_| Broken::SourceEnded)
+    from.readable(limits.body_progress_wait).await.map_err(|_| Broken::SourceEnded)?;
+    from.in_turn().await;
+    Ok(())
 }
 
 fn is_blocked(error: &io::Error) -> bool {
