@@ -291,14 +291,14 @@ async fn ask(
 ) -> Result<(Box<Ready>, Answered), Error> {
     let reads = matches!(ready.outbound.method, Method::Get | Method::Head);
     let repeatable = ready.outlet.reused && reads;
-    let mut answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;
+    let mut answered = stream::ask(&mut ready.outlet, &mut ready.outbound, &core.limits).await;
     if repeatable && matches!(answered, Err(Unanswered::Closed)) {
         core.counters.resends.add(1);
         let key = Arc::clone(&ready.outlet.key);
         let fresh = Box::pin(connect::dial(&routed.connector, key, core)).await;
         let fresh = fresh.map_err(|kind| Error::new(Stage::Connect, kind))?;
         ready = Box::pin(prepare(routed, mount, Some(fresh), record, core)).await?;
-        answered = stream::ask(&mut ready.outlet, &ready.outbound, &core.limits).await;
+        answered = stream::ask(&mut ready.outlet, &mut ready.outbound, &core.limits).await;
     }
     let answered = answered.map_err(|unanswered| {
         let kind = match unanswered {

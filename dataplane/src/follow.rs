@@ -17,6 +17,7 @@ use crate::rewrite::{self, ReturnPath, is_redirection};
 use crate::route::Routed;
 use crate::stream::{self, Answered, Unanswered};
 use crate::vocabulary::{Connector, Origin, Scheme};
+use crate::wiped::Wiped;
 use crate::worker::Core;
 
 mod place;
@@ -107,15 +108,15 @@ async fn ask(place: &Place, routed: &Routed, core: &Core) -> Result<(Outlet, Ans
     let at_connect = |kind| Error::new(Stage::Connect, of_storage(kind));
     let (connector, origin) = (&*routed.connector, place.origin());
     let (method, limits) = (routed.head.method, &*core.limits);
-    let head = head(&routed.head, place);
     let mut outlet = connect::open_storage(origin, connector, core).await.map_err(at_connect)?;
     core.counters.redirects.add(1);
-    let mut answered = stream::ask_with(&mut outlet, &head, method, limits).await;
+    let mut answered =
+        stream::ask_with(&mut outlet, head(&routed.head, place), method, limits).await;
     if outlet.reused && matches!(answered, Err(Unanswered::Closed)) {
         core.counters.resends.add(1);
         let fresh = connect::dial_storage(origin, connector, core, outlet.key).await;
         outlet = fresh.map_err(at_connect)?;
-        answered = stream::ask_with(&mut outlet, &head, method, limits).await;
+        answered = stream::ask_with(&mut outlet, head(&routed.head, place), method, limits).await;
     }
     match answered {
         Ok(answered) => Ok((outlet, answered)),
@@ -126,7 +127,7 @@ async fn ask(place: &Place, routed: &Routed, core: &Core) -> Result<(Outlet, Ans
 
 /// The request for `place` in the stead of the caller's `asked`: what says which bytes are wanted
 /// and in what form, and nothing else.
-fn head(asked: &RequestHead, place: &Place) -> Vec<u8> {
+fn head(asked: &RequestHead, place: &Place) -> Wiped {
     let authority = place.origin().authority();
     let mut head = Vec::with_capacity(asked.fields.head_bytes() + place.target().len() + 256);
     for part in [asked.method.as_str(), " ", place.target(), " HTTP/1.1\r\nHost: ", &authority] {
@@ -142,7 +143,7 @@ fn head(asked: &RequestHead, place: &Place) -> Vec<u8> {
         }
     }
     head.extend_from_slice(b"\r\n");
-    head
+    Wiped::new(head)
 }
 
 /// Gives a connection back whose answer was a redirection, if it can be used again.
@@ -212,7 +213,7 @@ mod tests {
             Connection: If-None-Match\r\n\r\n";
         let (asked, _) = parse::request(asked.as_bytes(), &limits()).unwrap().unwrap();
         let place = Place::of(b"https://s3.example:9000/b/k?X-Sig=1%2F2&a", &asked_from()).unwrap();
-        let head = String::from_utf8(head(&asked, &place)).unwrap();
+        let head = String::from_utf8(head(&asked, &place).to_vec()).unwrap();
         assert_eq!(
             head,
             "GET /b/k?X-Sig=1%2F2&a HTTP/1.1\r\nHost: s3.example:9000\r\nRange: bytes=5-9\r\n\

@@ -5,7 +5,6 @@
 //! that breaks off on one side breaks off on the other.
 
 use std::cell::Cell;
-use std::io::IoSlice;
 use std::mem;
 use std::pin::pin;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use crate::io::within;
 use crate::limits::Limits;
 use crate::parse::{self, Method, ResponseHead};
 use crate::rewrite::Outbound;
-use crate::transport::{Transport, UNBOUNDED};
+use crate::transport::{SMALL_BYTES_MAX, Transport, UNBOUNDED};
 use crate::wiped::Wiped;
 use crate::worker::Core;
 
@@ -54,24 +53,23 @@ pub(crate) enum Unanswered {
     Failed(Kind),
 }
 
-/// Sends a request without a body, and reads the head of its answer.
+/// Sends a request without a body, wipes its head, and reads the head of its answer.
 pub(crate) async fn ask(
     outlet: &mut Outlet,
-    outbound: &Outbound,
+    outbound: &mut Outbound,
     limits: &Limits,
 ) -> Result<Answered, Unanswered> {
-    ask_with(outlet, &outbound.head, outbound.method, limits).await
+    ask_with(outlet, mem::take(&mut outbound.head), outbound.method, limits).await
 }
 
 /// The same for a `head` of a request with `method` that is not the caller's own.
 pub(crate) async fn ask_with(
     outlet: &mut Outlet,
-    head: &[u8],
+    head: Wiped,
     method: Method,
     limits: &Limits,
 ) -> Result<Answered, Unanswered> {
-    let mut head = [IoSlice::new(head)];
-    let sent = outlet.transport.write_all(&mut head, limits.answer_wait).await;
+    let sent = outlet.transport.send(head, limits.answer_wait).await;
     let wait = match method {
         // A connection that broke while we sent may still hold the answer that came before.
         _ if sent.is_err() => LAST_WORD_WAIT,
@@ -139,14 +137,22 @@ pub(crate) async fn upload(
 
 /// Sends the caller `head`, and after it the body that follows `answered`.
 pub(crate) async fn relay(
-    inbound: &Inbound,
+    inbound: &mut Inbound,
     outlet: &mut Outlet,
-    head: Vec<u8>,
+    mut head: Vec<u8>,
     framing: Framing,
     chunked_out: bool,
     moved: &Cell<u64>,
     core: &Core,
 ) -> Result<(), Broken> {
+    if let Some(length) = small_and_here(&outlet.buffer, framing) {
+        let body = outlet.buffer.filled().get(..length).unwrap_or_default();
+        head.extend_from_slice(body);
+        outlet.buffer.consume(length);
+        moved.set(u64::try_from(length).unwrap_or(u64::MAX));
+        let sent = inbound.transport.send(Wiped::new(head), core.limits.body_progress_wait).await;
+        return sent.map_err(|_| Broken::SinkGone);
+    }
     let passage = Passage {
         from: &outlet.transport,
         input: &mut outlet.buffer,
@@ -160,6 +166,16 @@ pub(crate) async fn relay(
         pipes: &core.pipes,
     };
     passage.run().await
+}
+
+/// How long a body is that came whole with its head, and may leave with it.
+fn small_and_here(buffer: &Buffer, framing: Framing) -> Option<usize> {
+    let length = match framing {
+        Framing::None => 0,
+        Framing::Length(length) => usize::try_from(length).ok()?,
+        Framing::Chunked | Framing::UntilClose => return None,
+    };
+    (length <= buffer.filled().len().min(SMALL_BYTES_MAX / 2)).then_some(length)
 }
 
 /// Reads a body that nobody is to see, so that its connection can be used again. `false`: it was

@@ -37,7 +37,7 @@ pub(super) struct Answer<'a> {
 ///
 /// Fails with [`Kind::RegistryMalformed`] where accounts cannot be read.
 pub(super) async fn look_through(
-    inbound: &Inbound,
+    inbound: &mut Inbound,
     outlet: &mut Outlet,
     answer: Answer<'_>,
     record: &mut Record,
@@ -91,6 +91,6 @@ pub(super) async fn look_through(
         }
     };
     record.status = status;
-    record.end = Some(response::say(inbound, &bytes, core).await);
+    record.end = Some(response::say(inbound, bytes, core).await);
     Ok(whole)
 }

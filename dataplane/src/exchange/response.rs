@@ -5,8 +5,6 @@
 //! cut.
 
 use std::cell::Cell;
-use std::io::IoSlice;
-use std::mem;
 use std::time::SystemTime;
 
 use super::{Ahead, Next, Ready, held};
@@ -20,11 +18,12 @@ use crate::parse::Version;
 use crate::reply;
 use crate::rewrite::{self, Reply};
 use crate::stream::{self, Answered, Broken};
+use crate::wiped::Wiped;
 use crate::worker::Core;
 
 /// Brings the registry's answer to the caller.
 pub(super) async fn answer(
-    inbound: &Inbound,
+    inbound: &mut Inbound,
     mut ready: Box<Ready>,
     answered: Answered,
     ahead: &Ahead,
@@ -33,8 +32,6 @@ pub(super) async fn answer(
 ) -> Result<Next, Error> {
     let Answered { head, framing, early } = answered;
     let Ready { outlet, outbound, shown } = &mut *ready;
-    // Nothing is asked again from here on, and the body may take its time.
-    drop(mem::take(&mut outbound.head));
     let back = &outbound.return_path;
     let close = ahead.close || early || framing == Framing::UntilClose || core.is_draining();
     let next = if early { Next::Linger } else { after(close) };
@@ -73,7 +70,7 @@ pub(super) async fn answer(
         Reply::ReplaceBody { status, retry_after } => {
             let bytes = reply::unreadable(status, retry_after.as_deref(), record, close);
             record.status = status;
-            record.end = Some(Box::pin(say(inbound, &bytes, core)).await);
+            record.end = Some(Box::pin(say(inbound, bytes, core)).await);
             if !Box::pin(stream::swallow(outlet, framing, &core.limits)).await {
                 return Ok(next);
             }
@@ -95,7 +92,7 @@ fn invites_repetition(status: u16) -> bool {
 /// Relays the registry's answer. A body that breaks off on the registry's side is cut off on the
 /// caller's; where only the close would end it, the close is a reset.
 async fn relay(
-    inbound: &Inbound,
+    inbound: &mut Inbound,
     outlet: &mut Outlet,
     head: Vec<u8>,
     framing: Framing,
@@ -123,7 +120,7 @@ async fn relay(
 /// Answers what never reaches a registry: the bare `/v2/`, for the caller's token is good, and the
 /// token service, whose token would open the registry without us.
 pub(super) async fn own(
-    inbound: &Inbound,
+    inbound: &mut Inbound,
     ahead: &Ahead,
     record: &mut Record,
     core: &Core,
@@ -135,20 +132,20 @@ pub(super) async fn own(
         _ => reply::ping(head_only, close),
     };
     record.status = 200;
-    record.end = Some(say(inbound, &bytes, core).await);
+    record.end = Some(say(inbound, bytes, core).await);
     after(close)
 }
 
 /// Tells the caller what went wrong.
 pub(super) async fn refuse(
-    inbound: &Inbound,
+    inbound: &mut Inbound,
     error: Error,
     close: bool,
     record: &mut Record,
     core: &Core,
 ) -> Next {
     let bytes = reply::refusal(error.kind, record, close);
-    if say(inbound, &bytes, core).await.is_ok() {
+    if say(inbound, bytes, core).await.is_ok() {
         record.status = reply::status(error.kind, record);
     }
     record.end = Some(Err(error));
@@ -156,9 +153,9 @@ pub(super) async fn refuse(
 }
 
 /// Sends the caller `bytes`, an answer that is whole.
-pub(super) async fn say(inbound: &Inbound, bytes: &[u8], core: &Core) -> Result<(), Error> {
-    let mut parts = [IoSlice::new(bytes)];
-    let said = inbound.transport.write_all(&mut parts, core.limits.body_progress_wait).await;
+pub(super) async fn say(inbound: &mut Inbound, bytes: Vec<u8>, core: &Core) -> Result<(), Error> {
+    let wait = core.limits.body_progress_wait;
+    let said = inbound.transport.send(Wiped::new(bytes), wait).await;
     said.map_err(|_| Error::new(Stage::Stream, Kind::CallerGone))
 }
 
