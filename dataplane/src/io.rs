@@ -3,8 +3,8 @@
 //! Every socket is non-blocking. A call is tried first; only when the kernel answers `EAGAIN` does
 //! a task wait for readiness (a poll on io_uring, epoll otherwise). So a wait can be given up
 //! without losing a byte, nothing is pinned while a connection idles, and nothing above this file
-//! can tell which driver runs. What is small and has its connection to itself, heads above all, goes
-//! the ring's own way: [`Socket::receive`] and [`Socket::send`].
+//! can tell which driver runs. What is small and has its connection to itself, heads above all,
+//! goes the ring's own way: [`Socket::receive`] and [`Socket::send`].
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

@@ -99,8 +99,8 @@ impl Transport {
         }
     }
 
-    /// Sends all of `bytes`, a head and what little follows it, waiting at most `wait` each time the
-    /// peer takes nothing. They are wiped once they have gone.
+    /// Sends all of `bytes`, a head and what little follows it, waiting at most `wait` each time
+    /// the peer takes nothing. They are wiped once they have gone.
     ///
     /// Cheaper than [`Transport::write_all`] for what is small, but whoever gives it up must give
     /// the connection up.
