@@ -280,11 +280,12 @@ mod tests {
     use super::*;
 
     /// A connection of this core, and its other end.
-    fn connection() -> (Socket, TcpStream) {
+    async fn connection() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let near = Socket::connect(address, Duration::from_secs(5)).await.unwrap();
         let (far, _) = listener.accept().unwrap();
-        (Socket::adopt(near).unwrap(), far)
+        (near, far)
     }
 
     fn on_each_driver<F: Future<Output = ()> + 'static>(test: fn(bool) -> F) {
@@ -299,7 +300,7 @@ mod tests {
     #[test]
     fn what_is_small_arrives_and_comes_back() {
         on_each_driver(|_| async {
-            let (mut near, mut far) = connection();
+            let (mut near, mut far) = connection().await;
             let (sent, bytes) = near.send(Bytes::from_static(b"HEAD / HTTP/1.1\r\n")).await;
             assert_eq!((sent.unwrap(), bytes.len()), (17, 17));
             let mut received = [0; 17];
@@ -311,7 +312,7 @@ mod tests {
     #[test]
     fn nothing_is_sent_after_what_was_given_up() {
         on_each_driver(|uring| async move {
-            let (mut near, _far) = connection();
+            let (mut near, _far) = connection().await;
             let full = vec![0; 1 << 20];
             while near.try_send(&[IoSlice::new(&full)]).is_ok() {}
             let sending = near.send(Bytes::from_static(b"more"));
@@ -330,7 +331,7 @@ mod tests {
     #[test]
     fn many_small_requests_on_one_connection_are_no_body() {
         on_each_driver(|_| async {
-            let (mut near, mut far) = connection();
+            let (mut near, mut far) = connection().await;
             let mut room = Vec::with_capacity(4096);
             let mut moved = 0;
             while moved < 1 << 20 {

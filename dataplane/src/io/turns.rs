@@ -8,7 +8,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write as _};
-use std::mem;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -65,7 +64,6 @@ async fn rounds() {
 struct Nudge {
     near: monoio::net::UnixStream,
     far: UnixStream,
-    byte: Vec<u8>,
 }
 
 impl Nudge {
@@ -73,7 +71,7 @@ impl Nudge {
         let (near, far) = UnixStream::pair()?;
         near.set_nonblocking(true)?;
         let near = monoio::net::UnixStream::from_std(near)?;
-        Ok(Self { near, far, byte: Vec::with_capacity(1) })
+        Ok(Self { near, far })
     }
 
     /// Has a ring looked at: the operation ends at once, and is seen to have.
@@ -84,16 +82,14 @@ impl Nudge {
 
     /// Has epoll looked at: what the driver believes of a socket changes only when it looks.
     async fn epoll(&mut self) {
-        let mut waiting = pin!(self.near.read(mem::take(&mut self.byte)));
-        let (_, byte) = match waiting.as_mut().now_or_never() {
-            Some(read) => read,
-            // Nothing is there, and with that the driver believes so until it has looked.
-            None => {
-                let _ = self.far.write(&[0]);
-                waiting.await
-            }
-        };
-        self.byte = byte;
+        let mut waiting = pin!(self.near.read(Vec::with_capacity(1)));
+        // Nothing is there, and with that the driver believes so until it has looked.
+        let unseen = waiting.as_mut().now_or_never().is_none();
+        if unseen && self.far.write(&[0]).is_ok() {
+            let _ = waiting.await;
+        } else {
+            rounds().await;
+        }
     }
 }
 
