@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,12 +14,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::pipe::SpliceFlags;
 
-use super::{EPOLL, descriptor, give_way, together, turns, within};
+use super::{EPOLL, descriptor, give_way, together, turns, waves, within};
 use crate::pipes::Pipe;
 
 /// A connected, non-blocking TCP socket of this core.
 pub(crate) struct Socket {
-    inner: monoio::net::TcpStream,
+    /// Shared with a send that waits for its wave, and with nothing else.
+    inner: Rc<monoio::net::TcpStream>,
     /// Whether a [`Socket::receive`] is under way, or was given up: what it received is lost then.
     receiving: bool,
     /// Whether a [`Socket::send`] is under way, or was given up: nobody knows how far it came then.
@@ -38,7 +40,7 @@ impl Socket {
         sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
         sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
         sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED_MS_MAX)?;
-        let inner = monoio::net::TcpStream::from_std(socket)?;
+        let inner = Rc::new(monoio::net::TcpStream::from_std(socket)?);
         Ok(Self { inner, receiving: false, sending: false, since_yield: Cell::new(0) })
     }
 
@@ -69,18 +71,18 @@ impl Socket {
     /// cannot be given up half-way: whoever drops it must drop the socket too. Nothing can be
     /// received from it afterwards.
     pub(crate) async fn receive(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if self.receiving {
-            return (Err(io::ErrorKind::ConnectionAborted.into()), into);
-        }
-        self.receiving = true;
-        // Who waits for a head moves no body: however much went before, others have had turns.
-        self.since_yield.set(0);
         // On epoll a receive is tried before it is waited for: too soon, most often, if it follows
         // a send at once.
         if EPOLL.get() {
             together().await;
         }
-        let received = self.inner.read(into).await;
+        let (false, Some(inner)) = (self.receiving, Rc::get_mut(&mut self.inner)) else {
+            return (Err(io::ErrorKind::ConnectionAborted.into()), into);
+        };
+        self.receiving = true;
+        // Who waits for a head moves no body: however much went before, others have had turns.
+        self.since_yield.set(0);
+        let received = inner.read(into).await;
         self.receiving = false;
         self.note(received.0.as_ref().copied().unwrap_or_default());
         turns::note_small();
@@ -92,16 +94,19 @@ impl Socket {
     ///
     /// As with [`Socket::receive`], whoever drops it must drop the socket too.
     pub(crate) async fn send(&mut self, bytes: Bytes) -> (io::Result<usize>, Bytes) {
-        if EPOLL.get() || turns::bodies_are_about() {
-            together().await;
+        if turns::bodies_are_about() {
             return (self.try_send(&[IoSlice::new(&bytes)]), bytes);
         }
-        if self.sending {
+        let (false, Some(inner)) = (self.sending, Rc::get_mut(&mut self.inner)) else {
             return (Err(io::ErrorKind::ConnectionAborted.into()), bytes);
-        }
-        // On a ring it waits with the others until this core enters the kernel.
+        };
         self.sending = true;
-        let sent = self.inner.write(bytes).await;
+        let sent = if EPOLL.get() {
+            waves::send(Rc::clone(&self.inner), bytes).await
+        } else {
+            // It waits with the others until this core enters the kernel.
+            inner.write(bytes).await
+        };
         self.sending = false;
         self.note(sent.0.as_ref().copied().unwrap_or_default());
         sent
@@ -256,7 +261,7 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        descriptor::of(&self.inner)
+        descriptor::of(&*self.inner)
     }
 }
 

@@ -7,7 +7,15 @@
 //! tried too soon.
 
 use std::cell::RefCell;
+use std::io;
+use std::mem;
+use std::rc::Rc;
 
+use bytes::Bytes;
+use monoio::net::TcpStream;
+use rustix::net::SendFlags;
+
+use super::descriptor;
 use super::line::{self, Line};
 
 /// Waits until all tasks that are ready now have run.
@@ -15,17 +23,52 @@ pub(super) async fn wait() {
     line::stand(&WAVES).await;
 }
 
+/// Sends `bytes` to `peer` with the next wave: what fits at once. Says how many went, and hands them
+/// back. Whoever gives it up does not know whether they go.
+pub(super) async fn send(peer: Rc<TcpStream>, bytes: Bytes) -> (io::Result<usize>, Bytes) {
+    let sending = Rc::new(RefCell::new(Sending { peer, bytes, sent: None }));
+    OUTGOING.with_borrow_mut(|outgoing| outgoing.push(Rc::clone(&sending)));
+    loop {
+        wait().await;
+        let mut sending = sending.borrow_mut();
+        if let Some(sent) = sending.sent.take() {
+            return (sent, mem::take(&mut sending.bytes));
+        }
+    }
+}
+
 /// Lets those who wait go on, wave after wave. It is woken with the first of a wave, so it runs
 /// after all tasks that were ready then.
 pub(super) async fn keep() {
+    let mut wave = Vec::new();
     loop {
-        line::first(&WAVES).await.wake();
+        let first = line::first(&WAVES).await;
+        // One after another without a task in between: the code that sends stays in the caches,
+        // and whoever was woken by one stays awake for the next.
+        OUTGOING.with_borrow_mut(|outgoing| mem::swap(outgoing, &mut wave));
+        wave.drain(..).for_each(|sending| sending.borrow_mut().run());
+        first.wake();
         line::let_on(&WAVES, usize::MAX);
+    }
+}
+
+/// One send of a wave.
+struct Sending {
+    peer: Rc<TcpStream>,
+    bytes: Bytes,
+    sent: Option<io::Result<usize>>,
+}
+
+impl Sending {
+    fn run(&mut self) {
+        let sent = rustix::net::send(descriptor::of(&*self.peer), &self.bytes, SendFlags::NOSIGNAL);
+        self.sent = Some(sent.map_err(io::Error::from));
     }
 }
 
 thread_local! {
     static WAVES: RefCell<Line> = RefCell::default();
+    static OUTGOING: RefCell<Vec<Rc<RefCell<Sending>>>> = RefCell::default();
 }
 
 #[cfg(test)]
