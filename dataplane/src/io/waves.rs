@@ -23,8 +23,8 @@ pub(super) async fn wait() {
     line::stand(&WAVES).await;
 }
 
-/// Sends `bytes` to `peer` with the next wave: what fits at once. Says how many went, and hands them
-/// back. Whoever gives it up does not know whether they go.
+/// Sends `bytes` to `peer` with the next wave: what fits at once. Says how many went, and hands
+/// them back. Whoever gives it up does not know whether they go.
 pub(super) async fn send(peer: Rc<TcpStream>, bytes: Bytes) -> (io::Result<usize>, Bytes) {
     let sending = Rc::new(RefCell::new(Sending { peer, bytes, sent: None }));
     OUTGOING.with_borrow_mut(|outgoing| outgoing.push(Rc::clone(&sending)));
