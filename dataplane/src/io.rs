@@ -167,6 +167,16 @@ mod tests {
 
     use super::*;
 
+    /// Runs `test`, which is told whether it is on a ring, on a core of each driver that works here.
+    pub(super) fn on_each_driver<F: Future<Output = ()> + 'static>(test: fn(bool) -> F) {
+        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
+        for uring in drivers {
+            // What waits for turns is a thread's own.
+            let core = std::thread::spawn(move || run(uring, test(uring)));
+            assert!(core.join().is_ok_and(|ran| ran.is_ok()), "uring: {uring}");
+        }
+    }
+
     #[test]
     fn timers_run_while_a_body_never_has_to_wait() {
         let drivers = if uring_works() { vec![true, false] } else { vec![false] };

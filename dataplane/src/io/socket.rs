@@ -281,7 +281,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
-    use super::super::{run, uring_works};
+    use super::super::tests::on_each_driver;
     use super::*;
 
     /// A connection of this core, and its other end.
@@ -291,15 +291,6 @@ mod tests {
         let near = Socket::connect(address, Duration::from_secs(5)).await.unwrap();
         let (far, _) = listener.accept().unwrap();
         (near, far)
-    }
-
-    fn on_each_driver<F: Future<Output = ()> + 'static>(test: fn(bool) -> F) {
-        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
-        for uring in drivers {
-            // What waits for turns is a thread's own.
-            let core = std::thread::spawn(move || run(uring, test(uring)));
-            assert!(core.join().is_ok_and(|ran| ran.is_ok()), "uring: {uring}");
-        }
     }
 
     #[test]

@@ -148,26 +148,18 @@ const ROUNDS: usize = 4;
 mod tests {
     use std::rc::Rc;
 
-    use super::super::{run, spawn, uring_works};
+    use super::super::spawn;
+    use super::super::tests::on_each_driver;
     use super::*;
 
     #[test]
     fn pieces_are_small_while_small_requests_come_and_not_for_long_after() {
-        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
-        for uring in drivers {
-            // What waits for turns is a thread's own.
-            let core = std::thread::spawn(move || run(uring, small_for_a_while()));
-            assert!(core.join().is_ok_and(|ran| ran.is_ok()));
-        }
+        on_each_driver(|_| small_for_a_while());
     }
 
     #[test]
     fn a_small_request_is_seen_before_the_next_turn_however_many_bodies_pass() {
-        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
-        for uring in drivers {
-            let core = std::thread::spawn(move || run(uring, seen_at_once()));
-            assert!(core.join().is_ok_and(|ran| ran.is_ok()));
-        }
+        on_each_driver(|_| seen_at_once());
     }
 
     /// One of many bodies makes a socket readable; whoever waits for that runs within two turns.

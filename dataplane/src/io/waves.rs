@@ -77,17 +77,13 @@ mod tests {
 
     use futures_channel::oneshot;
 
-    use super::super::{run, spawn, together, uring_works};
+    use super::super::tests::on_each_driver;
+    use super::super::{spawn, together};
     use super::*;
 
     #[test]
     fn who_is_ready_comes_as_far_before_anybody_goes_on() {
-        let drivers = if uring_works() { vec![true, false] } else { vec![false] };
-        for uring in drivers {
-            // What waits is a thread's own.
-            let core = std::thread::spawn(move || run(uring, three_at_once()));
-            assert!(core.join().is_ok_and(|ran| ran.is_ok()));
-        }
+        on_each_driver(|_| three_at_once());
     }
 
     async fn three_at_once() {
