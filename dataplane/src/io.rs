@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `test`, which is told whether it is on a ring, on a core of each driver that works here.
+    /// Runs `test`, which is told whether it is on a ring, on a core of each driver that works.
     pub(super) fn on_each_driver<F: Future<Output = ()> + 'static>(test: fn(bool) -> F) {
         let drivers = if uring_works() { vec![true, false] } else { vec![false] };
         for uring in drivers {
