@@ -26,6 +26,7 @@ use crate::counters::Route;
 use crate::error::{Error, Kind, Stage};
 use crate::follow;
 use crate::intercept::Interception;
+use crate::io;
 use crate::limits::Limits;
 use crate::login::{self, Shown};
 use crate::parse::{Method, Version};
@@ -75,6 +76,9 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
             return Next::Move(index, transfer);
         }
     };
+    if transfer.is_none() {
+        io::note_small();
+    }
     inbound.buffer.consume(parsed.length);
     // However long the exchange takes, it holds no room for the next head.
     inbound.buffer.release();

@@ -27,7 +27,7 @@ mod waves;
 pub(crate) use self::doorbell::Doorbell;
 pub(crate) use self::heart::lately;
 pub(crate) use self::socket::{Socket, canonical};
-pub(crate) use self::turns::copied_max;
+pub(crate) use self::turns::{copied_max, note_small};
 
 /// Runs `main` on this thread's own runtime until it ends, on io_uring if `uring`.
 pub(crate) fn run<F: Future<Output = ()>>(uring: bool, main: F) -> io::Result<()> {

@@ -85,7 +85,6 @@ impl Socket {
         let received = inner.read(into).await;
         self.receiving = false;
         self.note(received.0.as_ref().copied().unwrap_or_default());
-        turns::note_small();
         received
     }
 
@@ -281,6 +280,9 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
+    use futures_util::FutureExt as _;
+
+    use super::super::sleep;
     use super::super::tests::on_each_driver;
     use super::*;
 
@@ -321,6 +323,32 @@ mod tests {
                 assert!(sent.is_some_and(|(sent, _)| sent.is_err()));
                 assert_eq!(again, io::ErrorKind::WouldBlock);
             }
+        });
+    }
+
+    #[test]
+    fn a_send_that_was_given_up_before_its_wave_is_the_last_one() {
+        on_each_driver(|_| async {
+            let (mut near, mut far) = connection().await;
+            assert!(near.send(Bytes::from_static(b"once")).now_or_never().is_none());
+            let again = near.try_send(&[IoSlice::new(b"again")]).unwrap_err().kind();
+            assert_eq!(again, io::ErrorKind::ConnectionAborted);
+            let (again, _) = near.send(Bytes::from_static(b"again")).await;
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+            drop(near);
+            // What it had may have gone; nothing else has, and nothing keeps the connection.
+            let reading = std::thread::spawn(move || {
+                let mut received = Vec::new();
+                far.read_to_end(&mut received).map(|_| received)
+            });
+            let read = within(Duration::from_secs(5), async {
+                while !reading.is_finished() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            });
+            read.await.expect("the connection ended");
+            let received = reading.join().unwrap().unwrap();
+            assert!(received.is_empty() || received == b"once");
         });
     }
 

@@ -98,12 +98,12 @@ pub(super) fn bodies_are_about() -> bool {
     LAST_WAIT.get().is_some_and(|last| lately().saturating_duration_since(last) < BODIES_MOMENT)
 }
 
-/// Notes that something small was received, a head perhaps: what it leads to shall not wait long.
-pub(super) fn note_small() {
+/// Notes that a small request has come: what it leads to, and the next one, shall not wait long.
+pub(crate) fn note_small() {
     SHARP.set(SHARP_TURNS);
 }
 
-/// Whether something small was received a few turns ago.
+/// Whether a small request came a few turns ago.
 pub(super) fn small_ones_are_about() -> bool {
     SHARP.get() > 0
 }

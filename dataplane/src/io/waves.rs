@@ -73,7 +73,7 @@ thread_local! {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::net::TcpListener;
 
     use futures_channel::oneshot;
 
@@ -84,6 +84,41 @@ mod tests {
     #[test]
     fn who_is_ready_comes_as_far_before_anybody_goes_on() {
         on_each_driver(|_| three_at_once());
+    }
+
+    #[test]
+    fn all_of_a_wave_has_left_before_anybody_goes_on() {
+        on_each_driver(|_| three_sends());
+    }
+
+    /// Each of three tasks finds what all of them sent, whichever of them goes on first.
+    async fn three_sends() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut far = Vec::new();
+        let mut near = Vec::new();
+        for _ in 0..3 {
+            near.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            far.push(listener.accept().unwrap().0);
+        }
+        let far = Rc::new(far);
+        let mut ends = Vec::new();
+        for peer in near {
+            let (end, ended) = oneshot::channel();
+            ends.push(ended);
+            let far = Rc::clone(&far);
+            spawn(async move {
+                let (sent, _) = send(Rc::new(peer), Bytes::from_static(b"head")).await;
+                assert_eq!(sent.unwrap(), 4);
+                let arrived = |far: &std::net::TcpStream| {
+                    far.set_nonblocking(true).unwrap();
+                    far.peek(&mut [0; 4]).unwrap_or_default()
+                };
+                end.send(far.iter().map(arrived).sum::<usize>()).expect("somebody waits");
+            });
+        }
+        for ended in ends {
+            assert_eq!(ended.await.expect("it ended"), 12);
+        }
     }
 
     async fn three_at_once() {

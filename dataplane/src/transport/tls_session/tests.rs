@@ -13,8 +13,9 @@ use rustls_pki_types::PrivateKeyDer;
 
 use crate::io::{Socket, run, sleep, uring_works};
 use crate::tls::TlsConfigs;
-use crate::transport::Transport;
+use crate::transport::{SMALL_BYTES_MAX, Transport};
 use crate::vocabulary::{Origin, Scheme, Trust};
+use crate::wiped::Wiped;
 
 type Peer = StreamOwned<ServerConnection, TcpStream>;
 
@@ -184,6 +185,33 @@ fn many_small_pieces_arrive_in_order_whatever_the_reader_asks_for() {
             }
             assert!(read_exact(&transport, body.len(), 100).await == body);
             assert!(read_exact(&transport, body.len(), 1000).await == body);
+        },
+    );
+}
+
+#[test]
+fn heads_and_small_answers_leave_whole_and_in_order_whatever_their_size() {
+    let registry = registry(rustls::ALL_VERSIONS);
+    let sizes = [8, 1024, SMALL_BYTES_MAX, SMALL_BYTES_MAX + 8, 1 << 20, 8];
+    let body = bytes(sizes.iter().sum(), 13);
+    meet(
+        &registry.trust,
+        |listener| {
+            let mut peer = registry.accept(listener);
+            let mut got = vec![0; body.len()];
+            peer.read_exact(&mut got).unwrap();
+            assert!(got == body);
+            peer.write_all(b"received").unwrap();
+        },
+        async |dialler| {
+            let mut transport = dialler.dial().await.unwrap();
+            let mut rest = &body[..];
+            for size in sizes {
+                let (head, after) = rest.split_at(size);
+                transport.send(Wiped::new(head.to_vec()), WAIT).await.unwrap();
+                rest = after;
+            }
+            assert_eq!(read_exact(&transport, 8, 8).await, b"received");
         },
     );
 }
