@@ -74,11 +74,12 @@ thread_local! {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::time::Duration;
 
     use futures_channel::oneshot;
 
     use super::super::tests::on_each_driver;
-    use super::super::{spawn, together};
+    use super::super::{Socket, spawn, together};
     use super::*;
 
     #[test]
@@ -97,7 +98,9 @@ mod tests {
         let mut far = Vec::new();
         let mut near = Vec::new();
         for _ in 0..3 {
-            near.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            let address = listener.local_addr().unwrap();
+            let socket = Socket::connect(address, Duration::from_secs(5)).await.unwrap();
+            near.push(TcpStream::from_std(socket.detach().unwrap()).unwrap());
             far.push(listener.accept().unwrap().0);
         }
         let far = Rc::new(far);
