@@ -116,9 +116,9 @@ fn token(fields: &Fields, bytes_max: usize) -> Result<Token, Kind> {
     let (scheme, rest) = value.split_at(space);
     let rest = rest.trim_ascii();
     let token = if scheme.eq_ignore_ascii_case(b"bearer") {
-        Wiped::new(rest.to_vec())
+        Wiped::copied(rest)
     } else if scheme.eq_ignore_ascii_case(b"basic") {
-        let mut pair = Wiped::new(Vec::with_capacity(base64::decoded_len_estimate(rest.len())));
+        let mut pair = Wiped::with_room(base64::decoded_len_estimate(rest.len()));
         STANDARD.decode_vec(rest, &mut pair).map_err(|_| Kind::TokenRejected)?;
         let colon = memchr(b':', &pair).ok_or(Kind::TokenRejected)?;
         pair.drain(..=colon);

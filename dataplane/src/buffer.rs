@@ -4,10 +4,11 @@
 //! not outlive its request in freed memory. [`Block`] holds bodies: its place within a page is
 //! chosen, and it is never wiped.
 
-use std::cell::RefCell;
 use std::mem;
 
 use zeroize::Zeroize;
+
+use crate::spares::{allocated, give_back};
 
 /// A growing buffer for heads and what follows them.
 #[derive(Default)]
@@ -126,49 +127,6 @@ impl Drop for Buffer {
     }
 }
 
-/// Memory for `bytes` bytes, a buffer's of this core that was let go if there is one: most buffers
-/// are of two sizes, and live for one exchange.
-fn allocated(bytes: usize) -> Vec<u8> {
-    let spare = SPARES.with_borrow_mut(|spares| spares.of(bytes).and_then(Vec::pop));
-    spare.unwrap_or_else(|| Vec::with_capacity(bytes))
-}
-
-/// Keeps `bytes`, which are wiped, for the next buffer.
-fn give_back(mut bytes: Vec<u8>) {
-    bytes.clear();
-    // A thread that ends keeps nothing.
-    let _ = SPARES.try_with(|spares| {
-        let mut spares = spares.borrow_mut();
-        if let Some(spares) = spares.of(bytes.capacity())
-            && spares.len() < SPARES_MAX
-        {
-            spares.push(bytes);
-        }
-    });
-}
-
-/// Memory that was let go, by its size.
-struct Spares {
-    first: Vec<Vec<u8>>,
-    idle: Vec<Vec<u8>>,
-}
-
-impl Spares {
-    /// Those of `bytes` bytes, if any of that size are kept.
-    fn of(&mut self, bytes: usize) -> Option<&mut Vec<Vec<u8>>> {
-        match bytes {
-            FIRST_BYTES => Some(&mut self.first),
-            IDLE_BYTES => Some(&mut self.idle),
-            _ => None,
-        }
-    }
-}
-
-thread_local! {
-    static SPARES: RefCell<Spares> =
-        const { RefCell::new(Spares { first: Vec::new(), idle: Vec::new() }) };
-}
-
 /// A buffer for a body's bytes that begins in the middle of a page.
 ///
 /// A copy whose source and destination lie a few bytes apart within their pages takes up to twice
@@ -212,8 +170,6 @@ const PAGE_BYTES: usize = 4096;
 pub(crate) const FIRST_BYTES: usize = 8 << 10;
 /// What an idle connection holds to receive into: most heads fit, whatever else follows.
 pub(crate) const IDLE_BYTES: usize = 2 << 10;
-/// How many buffers of each of these sizes a core keeps.
-const SPARES_MAX: usize = 32;
 const SPARE_BYTES_MIN: usize = 2 << 10;
 
 #[cfg(test)]

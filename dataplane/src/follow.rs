@@ -129,7 +129,7 @@ async fn ask(place: &Place, routed: &Routed, core: &Core) -> Result<(Outlet, Ans
 /// and in what form, and nothing else.
 fn head(asked: &RequestHead, place: &Place) -> Wiped {
     let authority = place.origin().authority();
-    let mut head = Vec::with_capacity(asked.fields.head_bytes() + place.target().len() + 256);
+    let mut head = Wiped::with_room(asked.fields.head_bytes() + place.target().len() + 256);
     for part in [asked.method.as_str(), " ", place.target(), " HTTP/1.1\r\nHost: ", &authority] {
         head.extend_from_slice(part.as_bytes());
     }
@@ -143,7 +143,7 @@ fn head(asked: &RequestHead, place: &Place) -> Wiped {
         }
     }
     head.extend_from_slice(b"\r\n");
-    Wiped::new(head)
+    head
 }
 
 /// Gives a connection back whose answer was a redirection, if it can be used again.

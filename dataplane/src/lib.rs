@@ -48,6 +48,7 @@ mod wiped;
 mod io;
 mod transport;
 mod buffer;
+mod spares;
 mod pipes;
 mod pool;
 mod hashed;

@@ -7,14 +7,15 @@ mod fields;
 
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
+use std::sync::LazyLock;
 
-use memchr::{memchr, memchr_iter, memchr2_iter};
+use memchr::{memchr, memchr2_iter, memmem};
 
 use crate::error::Kind;
 use crate::limits::Limits;
 use crate::wiped::Wiped;
 
-pub(crate) use fields::{Fields, Span};
+pub(crate) use fields::{Fields, Line, Span};
 
 /// A method of the distribution API; all others are refused while parsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +161,7 @@ pub(crate) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(RequestHe
         _ => return Err(Kind::Malformed("the request's head is not HTTP/1.1")),
     };
     let target = Span::of(head, parsed.path.unwrap_or_default().as_bytes());
-    let fields = Fields::new(Wiped::new(head.to_vec()), head, parsed.headers);
+    let fields = Fields::new(Wiped::copied(head), head, parsed.headers);
     check_request_fields(version, &fields)?;
     let head_length = skipped + head.len();
     Ok(Some((RequestHead { method, version, fields, target }, head_length)))
@@ -198,7 +199,7 @@ pub(crate) fn response(
     }
     let reason = Span::of(head, parsed.reason.unwrap_or_default().as_bytes());
     let version = version(parsed.version);
-    let fields = Fields::new(Wiped::new(head.to_vec()), head, parsed.headers);
+    let fields = Fields::new(Wiped::copied(head), head, parsed.headers);
     Ok(Some((ResponseHead { status, version, fields, reason }, head.len())))
 }
 
@@ -232,15 +233,16 @@ fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
 /// difference is what smuggles requests, so here a line ends with CR LF or the head is refused. A
 /// bare CR and NUL httparse refuses itself, once it sees the head.
 fn complete_head(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
-    // Where the line begins that is looked at.
-    let mut start = 0;
-    for place in memchr_iter(b'\n', bytes) {
-        let line = bytes.get(start..place).unwrap_or_default();
-        match line {
-            b"\r" => return Ok(bytes.get(..=place)),
-            [.., b'\r'] => start = place + 1,
-            _ => return Err("a line must end with CR LF"),
-        }
+    let end = match bytes {
+        [b'\r', b'\n', ..] => Some(2),
+        _ => EMPTY_LINE.find(bytes).map(|place| place + 4),
+    };
+    let lines = end.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
+    if !ends_lines_with_crlf(lines) {
+        return Err("a line must end with CR LF");
+    }
+    if end.is_some() {
+        return Ok(Some(lines));
     }
     for place in memchr2_iter(b'\r', 0, bytes) {
         match (bytes.get(place), bytes.get(place + 1)) {
@@ -250,6 +252,18 @@ fn complete_head(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
         }
     }
     Ok(None)
+}
+
+static EMPTY_LINE: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(b"\r\n\r\n"));
+
+/// Whether every LF follows a CR. Told of all bytes, without a look after each whether to go on:
+/// many are done at a time then.
+fn ends_lines_with_crlf(bytes: &[u8]) -> bool {
+    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+    let paired =
+        pairs.fold(true, |all, (before, byte)| all & ((*byte != b'\n') | (*before == b'\r')));
+    paired && bytes.first() != Some(&b'\n')
 }
 
 /// What RFC 9112 demands of a request's fields beyond their grammar.

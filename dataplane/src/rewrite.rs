@@ -104,7 +104,7 @@ pub(crate) fn request(
         + request_id.len()
         + authorization.map_or(0, |value| value.expose().len())
         + ROOM_FOR_OUR_FIELDS;
-    let mut head = Wiped::new(Vec::with_capacity(room));
+    let mut head = Wiped::with_room(room);
     let question_mark = if asked.text.is_some() { "?" } else { "" };
     let path = [connector.base_path.as_ref(), target.rest(), question_mark];
     push(&mut head, [method.as_str(), " "]);

@@ -30,6 +30,10 @@ impl Span {
         }
     }
 
+    fn len(self) -> usize {
+        self.end.saturating_sub(self.start) as usize
+    }
+
     /// What lies there in a text; empty if it is cut out of the middle of a character.
     pub(crate) fn text(self, whole: &str) -> &str {
         whole.get(self.start as usize..self.end as usize).unwrap_or_default()
@@ -42,10 +46,23 @@ impl Span {
     }
 }
 
+/// One line of a head.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    /// The name, as written.
+    pub(crate) name: &'a [u8],
+    /// The value, without the white space around it.
+    pub(crate) value: &'a [u8],
+    /// All of it, its end included, if it has nothing but these two, a colon and one space.
+    pub(crate) plain: Option<&'a [u8]>,
+}
+
 /// The fields of a head, in the order they came.
 pub(crate) struct Fields {
     bytes: Wiped,
     spans: Vec<(Span, Span)>,
+    /// A bit for each length that a name has: most that are looked for are not there.
+    lengths: u64,
 }
 
 impl Fields {
@@ -54,7 +71,9 @@ impl Fields {
         let span = |field: &httparse::Header<'_>| {
             (Span::of(head, field.name.as_bytes()), Span::of(head, field.value))
         };
-        Self { bytes, spans: parsed.iter().map(span).collect() }
+        let spans: Vec<_> = parsed.iter().map(span).collect();
+        let lengths = spans.iter().fold(0, |all, (name, _)| all | length_bit(name.len()));
+        Self { bytes, spans, lengths }
     }
 
     /// Names as written, and values without the white space around them.
@@ -62,17 +81,41 @@ impl Fields {
         self.spans.iter().map(|(name, value)| (name.get(&self.bytes), value.get(&self.bytes)))
     }
 
+    /// The same, each with its whole line.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.spans.iter().map(|(name, value)| {
+            let plain = name.end.checked_add(2) == Some(value.start)
+                && Span { start: name.end, end: value.start }.get(&self.bytes) == b": ";
+            let line = Span { start: name.start, end: value.end.saturating_add(2) };
+            let line = line.get(&self.bytes);
+            Line {
+                name: name.get(&self.bytes),
+                value: value.get(&self.bytes),
+                plain: (plain && line.ends_with(b"\r\n")).then_some(line),
+            }
+        })
+    }
+
     /// The first field of that name, in any case.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        let mut all = self.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
-        all.next().map(|(_, value)| value)
+        let (_, value) = self.of_length(name).iter().find(|(known, _)| self.is(*known, name))?;
+        Some(value.get(&self.bytes))
     }
 
     /// All fields of that name, in any case, each a value of its own.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter()
-            .filter(move |(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        let named = self.of_length(name).iter().filter(|(known, _)| self.is(*known, name));
+        named.map(|(_, value)| value.get(&self.bytes))
+    }
+
+    /// All fields, if one of them has a name as long as this one.
+    fn of_length(&self, name: &str) -> &[(Span, Span)] {
+        let known = self.lengths & length_bit(name.len()) != 0;
+        if known { &self.spans } else { &[] }
+    }
+
+    fn is(&self, known: Span, name: &str) -> bool {
+        known.len() == name.len() && known.get(&self.bytes).eq_ignore_ascii_case(name.as_bytes())
     }
 
     /// Whether `token`, in any case, is among the comma-separated values of all fields of `name`.
@@ -102,6 +145,11 @@ impl Fields {
     pub(super) fn text(&self, span: Span) -> &str {
         str::from_utf8(span.get(&self.bytes)).unwrap_or_default()
     }
+}
+
+/// The bit that stands for names of `length` bytes; long ones share one.
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 impl fmt::Debug for Fields {

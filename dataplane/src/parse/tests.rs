@@ -68,6 +68,8 @@ fn other_methods_are_told_from_garbage() {
 fn a_line_that_two_parsers_read_differently_is_refused() {
     let heads = [
         "A: b\nC: d\r\n",
+        "A: b\n\r\n",
+        "\nA: b\r\n",
         "A: b\rC: d\r\n",
         "A: b\0c\r\n",
         "A: b\x0bc\r\n",
@@ -161,6 +163,39 @@ fn fields_are_found_in_any_case_and_never_printed() {
     assert_eq!(head.fields.get("empty"), Some(&b""[..]));
     assert_eq!(head.fields.get("absent"), None);
     assert!(!format!("{head:?}").contains("hunter2"));
+}
+
+#[test]
+fn only_a_line_with_nothing_odd_in_it_is_plain() {
+    let lines = [
+        "A: b\r\n",
+        "C:d\r\n",
+        "E:  f\r\n",
+        "G: h \r\n",
+        "I:\tj\r\n",
+        "K:\r\n",
+        "L: \r\n",
+        "M: n: o\r\n",
+    ];
+    let head = with(&lines.concat());
+    let (head, _) = request(head.as_bytes(), &limits()).unwrap().unwrap();
+    let plain: Vec<_> = head.fields.lines().filter_map(|line| line.plain).collect();
+    let plain: Vec<_> = plain.into_iter().map(|line| str::from_utf8(line).unwrap()).collect();
+    assert_eq!(plain, ["Host: h\r\n", "A: b\r\n", "L: \r\n", "M: n: o\r\n"]);
+    let values: Vec<_> = head.fields.lines().map(|line| line.value).collect();
+    assert_eq!(values, [b"h" as &[u8], b"b", b"d", b"f", b"h", b"j", b"", b"", b"n: o"]);
+}
+
+#[test]
+fn a_field_is_found_however_long_its_name_is() {
+    for length in [1, 13, 62, 63, 64, 100] {
+        let name = "x".repeat(length);
+        let head = with(&format!("{name}: a\r\n{name}y: b\r\n"));
+        let (head, _) = request(head.as_bytes(), &limits()).unwrap().unwrap();
+        assert_eq!(head.fields.get(&name), Some(&b"a"[..]), "{length}");
+        assert!(head.fields.all(&format!("{name}Y")).eq([b"b"]), "{length}");
+        assert_eq!(head.fields.get(&format!("{name}yy")), None, "{length}");
+    }
 }
 
 #[test]

@@ -3,13 +3,14 @@
 //! The caller's token, cookies, and whatever a registry builds addresses from stay here; so do the
 //! registry's challenges and cookies. Framing fields are never copied: they are written anew.
 
-use crate::parse::Fields;
+use crate::parse::{Fields, Line};
 
 /// Copies the caller's fields that the registry may see. `plain`: the answer is to be whole and not
 /// encoded, so that it can be looked through.
 pub(super) fn of_request(fields: &Fields, plain: bool, head: &mut Vec<u8>) {
     let names_some = fields.get("connection").is_some();
-    for (name, value) in fields.iter() {
+    for line in fields.lines() {
+        let name = line.name;
         let named = names_some && fields.has_token("connection", name);
         if named || is_hop_by_hop(name) || is_callers_own(name) {
             continue;
@@ -18,12 +19,12 @@ pub(super) fn of_request(fields: &Fields, plain: bool, head: &mut Vec<u8>) {
             continue;
         }
         // Harbor takes this agent for a part of itself and keeps no record of what it does.
-        let is_agent = name.eq_ignore_ascii_case(b"user-agent");
-        let value = match value {
-            b"harbor-registry-client" if is_agent => b"harbor-connector",
-            other => other,
-        };
-        push(head, name, value);
+        match line.value {
+            b"harbor-registry-client" if name.eq_ignore_ascii_case(b"user-agent") => {
+                push(head, name, b"harbor-connector");
+            }
+            _ => push_line(head, line),
+        }
     }
     if plain {
         push(head, b"Accept-Encoding", b"identity");
@@ -33,12 +34,21 @@ pub(super) fn of_request(fields: &Fields, plain: bool, head: &mut Vec<u8>) {
 /// Copies the registry's fields that the caller may see; `Location` and `Link` are not among them.
 pub(super) fn of_response(fields: &Fields, head: &mut Vec<u8>) {
     let names_some = fields.get("connection").is_some();
-    for (name, value) in fields.iter() {
+    for line in fields.lines() {
+        let name = line.name;
         let named = names_some && !is_end_to_end(name) && fields.has_token("connection", name);
         if is_hop_by_hop(name) || is_registrys_own(name) || named {
             continue;
         }
-        push(head, name, value);
+        push_line(head, line);
+    }
+}
+
+/// A line that passes: most are written as we would write them.
+fn push_line(head: &mut Vec<u8>, line: Line<'_>) {
+    match line.plain {
+        Some(bytes) => head.extend_from_slice(bytes),
+        None => push(head, line.name, line.value),
     }
 }
 

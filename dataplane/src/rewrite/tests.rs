@@ -118,6 +118,15 @@ fn the_registrys_head_holds_the_credential_and_not_the_callers() {
 }
 
 #[test]
+fn a_field_is_written_as_any_other_however_the_caller_wrote_it() {
+    let fields = "Accept:a\r\nX-B:  b\t\r\nX-C: c\r\nX-D:\r\nx-e: \r\n";
+    let outbound = request(&routed(&format!("GET {P}/p/r/tags/list"), fields), "id-1").unwrap();
+    let head = String::from_utf8(outbound.head.to_vec()).unwrap();
+    let written = "Accept: a\r\nX-B: b\r\nX-C: c\r\nX-D: \r\nx-e: \r\n";
+    assert!(head.contains(written), "{head}");
+}
+
+#[test]
 fn what_could_turn_the_registrys_mind_stays_here() {
     let fields = [
         "Cookie: sid=1",

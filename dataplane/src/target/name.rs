@@ -2,7 +2,7 @@
 //!
 //! Texts in, yes or no out. It never decodes a percent sign.
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 use crate::error::Kind;
 
@@ -49,10 +49,13 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
 /// nearly none has.
 fn is_plain(path: &str) -> bool {
     let path = path.as_bytes();
-    let opens_well = |slash: usize| !matches!(path.get(slash + 1), None | Some(b'/' | b'.'));
     // All of it, without a look after each byte whether to go on: many are done at a time then.
-    path.iter().fold(true, |all, byte| all & is_path_byte(*byte))
-        && memchr_iter(b'/', path).all(opens_well)
+    let named = path.iter().fold(true, |all, byte| all & is_path_byte(*byte));
+    let pairs = path.iter().zip(path.get(1..).unwrap_or_default());
+    let opened = pairs.fold(true, |all, (before, byte)| {
+        all & ((*before != b'/') | ((*byte != b'/') & (*byte != b'.')))
+    });
+    named && opened && path.last() != Some(&b'/')
 }
 
 /// Unreserved characters (RFC 3986 §2.3), the colon and signs of digests and upload ids, and the
