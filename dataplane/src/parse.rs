@@ -3,6 +3,7 @@
 //! Bytes in, [`RequestHead`] or [`ResponseHead`] out, or "more bytes are needed". It never looks
 //! at a body, never reads a socket, and copies the head once, into memory that is wiped.
 
+mod byte_set;
 mod fields;
 
 use std::mem::MaybeUninit;
@@ -15,6 +16,7 @@ use crate::error::Kind;
 use crate::limits::Limits;
 use crate::wiped::Wiped;
 
+pub(crate) use byte_set::ByteSet;
 pub(crate) use fields::{Fields, Line, Span};
 
 /// A method of the distribution API; all others are refused while parsing.
@@ -295,8 +297,7 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
         None => {
             let end = memchr(b':', host).unwrap_or(host.len());
             let (name, port) = host.split_at_checked(end).unwrap_or_default();
-            let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
-            (!name.is_empty() && name.iter().all(inner), port)
+            (!name.is_empty() && HOST_BYTES.has_all(name), port)
         }
     };
     let port_is_good = match port.strip_prefix(b":") {
@@ -308,6 +309,8 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
     };
     name_is_good && port_is_good
 }
+
+static HOST_BYTES: ByteSet = ByteSet::alphanumeric_and(b"-._");
 
 fn version(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::Http10 } else { Version::Http11 }

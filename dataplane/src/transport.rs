@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes};
 use rustls::Connection;
 
 use crate::buffer::Buffer;
-use crate::io::{Socket, together, within};
+use crate::io::{Socket, together};
 use crate::wiped::Wiped;
 
 mod tls_session;
@@ -110,8 +110,7 @@ impl Transport {
             match self {
                 Self::Tls(_) => together().await,
                 Self::Plain(socket) => {
-                    let timed_out = io::ErrorKind::TimedOut;
-                    let (sent, back) = within(wait, socket.send(bytes)).await.ok_or(timed_out)?;
+                    let (sent, back) = socket.send(bytes, wait).await;
                     bytes = back;
                     match sent {
                         Ok(count) => bytes.advance(count),

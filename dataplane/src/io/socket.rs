@@ -89,10 +89,15 @@ impl Socket {
     }
 
     /// Sends `bytes`, which are few, with what else of this core is about to leave, and says how
-    /// many of them went; they are handed back. May fail with `WouldBlock`.
+    /// many of them went; they are handed back. May fail with `WouldBlock`, or with `TimedOut` when
+    /// nothing fits for as long as `wait`: they are gone then, and the socket is of no more use.
     ///
     /// As with [`Socket::receive`], whoever drops it must drop the socket too.
-    pub(crate) async fn send(&mut self, bytes: Bytes) -> (io::Result<usize>, Bytes) {
+    pub(crate) async fn send(
+        &mut self,
+        bytes: Bytes,
+        wait: Duration,
+    ) -> (io::Result<usize>, Bytes) {
         if turns::bodies_are_about() {
             return (self.try_send(&[IoSlice::new(&bytes)]), bytes);
         }
@@ -104,7 +109,10 @@ impl Socket {
             waves::send(Rc::clone(&self.inner), bytes).await
         } else {
             // It waits with the others until this core enters the kernel.
-            inner.write(bytes).await
+            match within(wait, inner.write(bytes)).await {
+                Some(sent) => sent,
+                None => return (Err(io::ErrorKind::TimedOut.into()), Bytes::new()),
+            }
         };
         self.sending = false;
         self.note(sent.0.as_ref().copied().unwrap_or_default());
@@ -286,11 +294,13 @@ mod tests {
     use super::super::tests::on_each_driver;
     use super::*;
 
+    const WAIT: Duration = Duration::from_secs(5);
+
     /// A connection of this core, and its other end.
     async fn connection() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let near = Socket::connect(address, Duration::from_secs(5)).await.unwrap();
+        let near = Socket::connect(address, WAIT).await.unwrap();
         let (far, _) = listener.accept().unwrap();
         (near, far)
     }
@@ -299,7 +309,7 @@ mod tests {
     fn what_is_small_arrives_and_comes_back() {
         on_each_driver(|_| async {
             let (mut near, mut far) = connection().await;
-            let (sent, bytes) = near.send(Bytes::from_static(b"HEAD / HTTP/1.1\r\n")).await;
+            let (sent, bytes) = near.send(Bytes::from_static(b"HEAD / HTTP/1.1\r\n"), WAIT).await;
             assert_eq!((sent.unwrap(), bytes.len()), (17, 17));
             let mut received = [0; 17];
             far.read_exact(&mut received).unwrap();
@@ -313,14 +323,15 @@ mod tests {
             let (mut near, _far) = connection().await;
             let full = vec![0; 1 << 20];
             while near.try_send(&[IoSlice::new(&full)]).is_ok() {}
-            let sending = near.send(Bytes::from_static(b"more"));
-            let sent = within(Duration::from_millis(20), sending).await;
+            let (sent, _) = near.send(Bytes::from_static(b"more"), Duration::from_millis(20)).await;
+            let sent = sent.unwrap_err().kind();
             let again = near.try_send(&[IoSlice::new(b"again")]).unwrap_err().kind();
             if uring {
                 // The kernel may have taken a part of it.
-                assert!(sent.is_none() && again == io::ErrorKind::ConnectionAborted);
+                assert_eq!(sent, io::ErrorKind::TimedOut);
+                assert_eq!(again, io::ErrorKind::ConnectionAborted);
             } else {
-                assert!(sent.is_some_and(|(sent, _)| sent.is_err()));
+                assert_eq!(sent, io::ErrorKind::WouldBlock);
                 assert_eq!(again, io::ErrorKind::WouldBlock);
             }
         });
@@ -330,10 +341,10 @@ mod tests {
     fn a_send_that_was_given_up_before_its_wave_is_the_last_one() {
         on_each_driver(|_| async {
             let (mut near, mut far) = connection().await;
-            assert!(near.send(Bytes::from_static(b"once")).now_or_never().is_none());
+            assert!(near.send(Bytes::from_static(b"once"), WAIT).now_or_never().is_none());
             let again = near.try_send(&[IoSlice::new(b"again")]).unwrap_err().kind();
             assert_eq!(again, io::ErrorKind::ConnectionAborted);
-            let (again, _) = near.send(Bytes::from_static(b"again")).await;
+            let (again, _) = near.send(Bytes::from_static(b"again"), WAIT).await;
             assert_eq!(again.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
             drop(near);
             // What it had may have gone; nothing else has, and nothing keeps the connection.
@@ -341,7 +352,7 @@ mod tests {
                 let mut received = Vec::new();
                 far.read_to_end(&mut received).map(|_| received)
             });
-            let read = within(Duration::from_secs(5), async {
+            let read = within(WAIT, async {
                 while !reading.is_finished() {
                     sleep(Duration::from_millis(1)).await;
                 }

@@ -5,6 +5,7 @@
 use memchr::{memchr, memrchr};
 
 use crate::error::Kind;
+use crate::parse::ByteSet;
 
 /// Refuses a path that nginx, Go and Harbor might normalise differently: Harbor's nginx decodes
 /// and merges before it chooses who serves, so `/v2/%2e%2e/api/` would reach the API.
@@ -28,7 +29,7 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
         }
         let mut rest = segment;
         while let Some((before, after)) = rest.split_once('%') {
-            if !before.bytes().all(is_path_byte) {
+            if !PATH_BYTES.has_all(before.as_bytes()) {
                 return Err(Kind::NameInvalid("the path has a character that no name has"));
             }
             rest = ["3A", "3a", "252F", "252f"]
@@ -38,7 +39,7 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
                     "only a digest's colon may be percent-encoded in a path",
                 ))?;
         }
-        if !rest.bytes().all(is_path_byte) {
+        if !PATH_BYTES.has_all(rest.as_bytes()) {
             return Err(Kind::NameInvalid("the path has a character that no name has"));
         }
     }
@@ -50,23 +51,16 @@ pub(super) fn check_path(path: &str) -> Result<(), Kind> {
 fn is_plain(path: &str) -> bool {
     let path = path.as_bytes();
     // All of it, without a look after each byte whether to go on: many are done at a time then.
-    let named = path.iter().fold(true, |all, byte| all & is_path_byte(*byte));
     let pairs = path.iter().zip(path.get(1..).unwrap_or_default());
     let opened = pairs.fold(true, |all, (before, byte)| {
         all & ((*before != b'/') | ((*byte != b'/') & (*byte != b'.')))
     });
-    named && opened && path.last() != Some(&b'/')
+    opened && path.last() != Some(&b'/') && PATH_BYTES.has_all(path)
 }
 
 /// Unreserved characters (RFC 3986 §2.3), the colon and signs of digests and upload ids, and the
 /// slash between segments.
-fn is_path_byte(byte: u8) -> bool {
-    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-    // Dash, dot, slash, digits and colon follow each other.
-    let sign = byte.wrapping_sub(b'-') <= b':' - b'-';
-    let other = (byte == b'_') | (byte == b'~') | (byte == b'=') | (byte == b'+') | (byte == b'@');
-    letter | sign | other
-}
+static PATH_BYTES: ByteSet = ByteSet::alphanumeric_and(b"-._~:=+@/");
 
 /// `text` before and after the first `byte`, which is ASCII.
 pub(super) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
