@@ -16,10 +16,7 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// Adds `amount`.
     pub fn add(&self, amount: u64) {
-        // To add nothing costs as much as to add something.
-        if amount > 0 {
-            self.0.fetch_add(amount, Ordering::Relaxed);
-        }
+        self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
     /// Its value now.

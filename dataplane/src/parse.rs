@@ -235,16 +235,12 @@ fn check_request_line(bytes: &[u8], limits: &Limits) -> Result<(), Kind> {
 /// difference is what smuggles requests, so here a line ends with CR LF or the head is refused. A
 /// bare CR and NUL httparse refuses itself, once it sees the head.
 fn complete_head(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
-    let end = match bytes {
-        [b'\r', b'\n', ..] => Some(2),
-        _ => EMPTY_LINE.find(bytes).map(|place| place + 4),
-    };
-    let lines = end.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
-    if !ends_lines_with_crlf(lines) {
+    let head = EMPTY_LINE.find(bytes).and_then(|place| bytes.get(..place + 4));
+    if !ends_lines_with_crlf(head.unwrap_or(bytes)) {
         return Err("a line must end with CR LF");
     }
-    if end.is_some() {
-        return Ok(Some(lines));
+    if head.is_some() {
+        return Ok(head);
     }
     for place in memchr2_iter(b'\r', 0, bytes) {
         match (bytes.get(place), bytes.get(place + 1)) {

@@ -105,6 +105,7 @@ fn a_line_that_two_parsers_read_differently_is_refused() {
     ] {
         check(&format!("{line}\r\nHost: h\r\n\r\n"), Err("malformed"));
     }
+    check("\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", Err("malformed"));
 }
 
 #[test]
