@@ -76,6 +76,7 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
             return Next::Move(index, transfer);
         }
     };
+    // What begins a long transfer is no reason for long transfers to go in smaller pieces.
     if transfer.is_none() {
         io::note_small();
     }

@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 
+use crate::buffer::{FIRST_BYTES, IDLE_BYTES};
+
 /// An empty vector with room for `bytes` bytes, or more: whoever lets it go may give it back.
 pub(crate) fn allocated(bytes: usize) -> Vec<u8> {
     let Some((place, size)) = size_for(bytes) else {
@@ -46,7 +48,7 @@ thread_local! {
 }
 
 /// What idle connections hold, a request's head, and a head with what follows it.
-const SIZES: [usize; 3] = [2 << 10, 4 << 10, 8 << 10];
+const SIZES: [usize; 3] = [IDLE_BYTES, 4 << 10, FIRST_BYTES];
 /// Up to here mimalloc finds memory in a few instructions.
 const SMALL_BYTES: usize = 1 << 10;
 /// How many of each size a core keeps: 0.9 MiB in all.
