@@ -161,14 +161,14 @@ const SHARP_BELOW: Duration = Duration::from_secs(2);
 const TIMER_STEP: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::rc::Rc;
     use std::time::Instant;
 
     use super::*;
 
     /// Runs `test`, which is told whether it is on a ring, on a core of each driver that works.
-    pub(super) fn on_each_driver<F: Future<Output = ()> + 'static>(test: fn(bool) -> F) {
+    pub(crate) fn on_each_driver<F: Future<Output = ()> + 'static>(test: fn(bool) -> F) {
         let drivers = if uring_works() { vec![true, false] } else { vec![false] };
         for uring in drivers {
             // What waits for turns is a thread's own.

@@ -1,6 +1,7 @@
 //! A core's connections: what they hold, what becomes of one that panics, what is small.
 
 use std::io::IoSlice;
+use std::net::{SocketAddr, TcpStream};
 
 use futures_channel::oneshot;
 
@@ -8,6 +9,7 @@ use super::*;
 use crate::balance::Place;
 use crate::buffer::Buffer;
 use crate::io::Socket;
+use crate::io::tests::on_each_driver;
 use crate::mailbox::Handover;
 use crate::transport::Transport;
 
@@ -32,6 +34,17 @@ fn seed() -> Seed {
     }
 }
 
+fn handover(socket: TcpStream, peer: SocketAddr, core: &Core) -> Handover {
+    Handover {
+        socket,
+        peer,
+        entrance: Entrance::Either,
+        already_read: Buffer::default(),
+        place: Place::take(&core.counters),
+        transfer: None,
+    }
+}
+
 #[test]
 fn the_memory_of_a_connection_is_a_decision() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -42,15 +55,7 @@ fn the_memory_of_a_connection_is_a_decision() {
         None,
     );
     let core = Rc::new(seed().core().unwrap());
-    let handover = Handover {
-        socket: socket.unwrap().into(),
-        peer: address,
-        entrance: Entrance::Either,
-        already_read: Buffer::default(),
-        place: Place::take(&core.counters),
-        transfer: None,
-    };
-    let serving = accept::serve(handover, core);
+    let serving = accept::serve(handover(socket.unwrap().into(), address, &core), Rc::clone(&core));
     let bytes = size_of_val(&contained(serving, Arc::default()));
     // A task holds this for as long as its connection lives: whoever makes it grow, or shrink,
     // says so here.
@@ -63,15 +68,8 @@ async fn exchange<T>(core: &Rc<Core>, requests: &[&str], seen: fn() -> T) -> Vec
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let caller = Transport::Plain(Socket::connect(address, WAIT).await.unwrap());
-    let handover = Handover {
-        socket: listener.accept().unwrap().0,
-        peer: address,
-        entrance: Entrance::Either,
-        already_read: Buffer::default(),
-        place: Place::take(&core.counters),
-        transfer: None,
-    };
-    core_io::spawn(accept::serve(handover, Rc::clone(core)));
+    let (socket, peer) = listener.accept().unwrap();
+    core_io::spawn(accept::serve(handover(socket, peer, core), Rc::clone(core)));
     let mut all = Vec::new();
     for request in requests {
         let text = format!("{request} HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -86,50 +84,37 @@ async fn exchange<T>(core: &Rc<Core>, requests: &[&str], seen: fn() -> T) -> Vec
 
 #[test]
 fn only_a_small_request_makes_bodies_go_in_smaller_pieces() {
-    let drivers = if core_io::uring_works() { vec![true, false] } else { vec![false] };
-    for uring in drivers {
-        let core = thread::spawn(move || {
-            core_io::run(uring, async move {
-                let core = Rc::new(seed().core().unwrap());
-                let repository = "/v2/namespaces/ci/connectors/h/p/r";
-                let blob = format!("GET {repository}/blobs/sha256:{}", "0".repeat(64));
-                let manifest = format!("HEAD {repository}/manifests/latest");
-                let most = core_io::copied_max();
-                let requests = [&*blob, &*blob, &*manifest];
-                let seen = exchange(&core, &requests, core_io::copied_max).await;
-                assert_eq!(seen[..2], [most; 2], "what begins a body is no small request");
-                assert!(seen[2] < most, "a small request is one");
-            })
-        });
-        assert!(core.join().is_ok_and(|ran| ran.is_ok()), "uring: {uring}");
-    }
+    on_each_driver(|_| async {
+        let core = Rc::new(seed().core().unwrap());
+        let repository = "/v2/namespaces/ci/connectors/h/p/r";
+        let blob = format!("GET {repository}/blobs/sha256:{}", "0".repeat(64));
+        let manifest = format!("HEAD {repository}/manifests/latest");
+        let most = core_io::copied_max();
+        let requests = [&*blob, &*blob, &*manifest];
+        let seen = exchange(&core, &requests, core_io::copied_max).await;
+        assert_eq!(seen[..2], [most; 2], "what begins a body is no small request");
+        assert!(seen[2] < most, "a small request is one");
+    });
 }
 
 #[test]
 fn a_connection_that_panics_is_counted_and_the_core_goes_on() {
-    let drivers = if core_io::uring_works() { vec![true, false] } else { vec![false] };
-    for uring in drivers {
+    on_each_driver(|_| async {
         let counters = Arc::new(Counters::default());
-        let seen = Arc::clone(&counters);
-        let core = thread::spawn(move || {
-            core_io::run(uring, async move {
-                let (done, finished) = oneshot::channel();
-                core_io::spawn(contained(
-                    async {
-                        core_io::yield_now().await;
-                        panic!("a defect");
-                    },
-                    Arc::clone(&counters),
-                ));
-                let other = async move {
-                    core_io::sleep(Duration::from_millis(20)).await;
-                    done.send(()).expect("somebody waits");
-                };
-                core_io::spawn(contained(other, counters));
-                finished.await.expect("the other connection ended well");
-            })
-        });
-        assert!(core.join().expect("the core's thread lives").is_ok());
-        assert_eq!(seen.panics.get(), 1);
-    }
+        let (done, finished) = oneshot::channel();
+        core_io::spawn(contained(
+            async {
+                core_io::yield_now().await;
+                panic!("a defect");
+            },
+            Arc::clone(&counters),
+        ));
+        let other = async move {
+            core_io::sleep(Duration::from_millis(20)).await;
+            done.send(()).expect("somebody waits");
+        };
+        core_io::spawn(contained(other, Arc::clone(&counters)));
+        finished.await.expect("the other connection ended well");
+        assert_eq!(counters.panics.get(), 1);
+    });
 }

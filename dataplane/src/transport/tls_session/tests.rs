@@ -95,6 +95,15 @@ impl Registry {
         peer.flush().unwrap();
         peer
     }
+
+    /// Accepts, and takes in `body` before anything else.
+    fn receive(&self, listener: &TcpListener, body: &[u8]) -> Peer {
+        let mut peer = self.accept(listener);
+        let mut got = vec![0; body.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == body);
+        peer
+    }
 }
 
 /// Bytes of which no two stretches are alike.
@@ -167,10 +176,7 @@ fn many_small_pieces_arrive_in_order_whatever_the_reader_asks_for() {
     meet(
         &registry.trust,
         |listener| {
-            let mut peer = registry.accept(listener);
-            let mut got = vec![0; body.len()];
-            peer.read_exact(&mut got).unwrap();
-            assert!(got == body);
+            let mut peer = registry.receive(listener, &body);
             for piece in body.chunks(23) {
                 peer.write_all(piece).unwrap();
             }
@@ -197,10 +203,7 @@ fn heads_and_small_answers_leave_whole_and_in_order_whatever_their_size() {
     meet(
         &registry.trust,
         |listener| {
-            let mut peer = registry.accept(listener);
-            let mut got = vec![0; body.len()];
-            peer.read_exact(&mut got).unwrap();
-            assert!(got == body);
+            let mut peer = registry.receive(listener, &body);
             peer.write_all(b"received").unwrap();
         },
         async |dialler| {
