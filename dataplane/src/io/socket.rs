@@ -90,7 +90,7 @@ impl Socket {
 
     /// Sends `bytes`, which are few, with what else of this core is about to leave, and says how
     /// many of them went; they are handed back. May fail with `WouldBlock`, or with `TimedOut` when
-    /// nothing fits for as long as `wait`: nobody knows then how many go, and it sends nothing more.
+    /// nothing fits for as long as `wait`: nobody knows then how many go, and nothing more is sent.
     ///
     /// As with [`Socket::receive`], whoever drops it must drop the socket too.
     pub(crate) async fn send(
