@@ -139,7 +139,7 @@ pub(crate) async fn upload(
 pub(crate) async fn relay(
     inbound: &mut Inbound,
     outlet: &mut Outlet,
-    mut head: Vec<u8>,
+    head: Vec<u8>,
     framing: Framing,
     chunked_out: bool,
     moved: &Cell<u64>,
@@ -147,10 +147,12 @@ pub(crate) async fn relay(
 ) -> Result<(), Broken> {
     if let Some(length) = small_and_here(&outlet.buffer, framing) {
         let body = outlet.buffer.filled().get(..length).unwrap_or_default();
-        head.extend_from_slice(body);
+        let mut answer = Wiped::with_room(head.len() + length);
+        answer.extend_from_slice(&head);
+        answer.extend_from_slice(body);
         outlet.buffer.consume(length);
         moved.set(u64::try_from(length).unwrap_or(u64::MAX));
-        let sent = inbound.transport.send(Wiped::new(head), core.limits.body_progress_wait).await;
+        let sent = inbound.transport.send(answer, core.limits.body_progress_wait).await;
         return sent.map_err(|_| Broken::SinkGone);
     }
     let passage = Passage {

@@ -9,7 +9,6 @@ use crate::body::Framing;
 use crate::counters::Route;
 use crate::error::Kind;
 use crate::parse::{Method, ResponseHead, Version};
-use crate::spares;
 
 /// A complete head for the caller.
 #[derive(Debug)]
@@ -87,13 +86,7 @@ pub(super) fn relayed(
     caller_version: Version,
 ) -> Result<Answer, Kind> {
     let location = location(head, back)?;
-    // A small body may follow at once.
-    let body = match framing {
-        Framing::Length(length) if length <= SMALL_BODY_BYTES => length,
-        _ => 0,
-    };
-    let body = usize::try_from(body).unwrap_or_default();
-    let mut bytes = spares::allocated(head.fields.head_bytes() + ROOM_FOR_OUR_FIELDS + body);
+    let mut bytes = Vec::with_capacity(head.fields.head_bytes() + ROOM_FOR_OUR_FIELDS);
     bytes.extend_from_slice(b"HTTP/1.1 ");
     push_number(&mut bytes, head.status.into());
     push(&mut bytes, [" ", head.reason(), "\r\n"]);
@@ -263,7 +256,5 @@ fn push_framing(
 pub(super) const DIGEST: &str = "Docker-Content-Digest";
 /// The status line, the framing, the spaces that fields came without, and what an address gets.
 const ROOM_FOR_OUR_FIELDS: usize = 320;
-/// Most manifests and configurations are no longer.
-const SMALL_BODY_BYTES: u64 = 6 << 10;
 /// A date is 29 bytes.
 const RETRY_AFTER_BYTES_MAX: usize = 64;
