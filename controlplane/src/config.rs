@@ -259,8 +259,10 @@ impl ProxyFlags {
             // … and a short outage of DNS goes unnoticed.
             resolve_stale_max: Duration::from_secs(5 * 60),
             idle_registry_wait: bounds.idle_registry_seconds,
-            // A burst of pulls on one core, and no more than Harbor's front likes to hold.
+            // No more of each core of each node than Harbor's front likes to hold …
             idle_registry_max: 32,
+            // … but a burst does not dial for one request what it closed after another.
+            surplus_registry_wait: Duration::from_secs(5),
             linger_wait: bounds.linger_seconds,
             linger_bytes_max: 64 << 20,
             manifest_bytes_max: bounds.manifest_bytes,

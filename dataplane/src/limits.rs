@@ -51,8 +51,10 @@ pub struct Limits {
     pub resolve_stale_max: Duration,
     /// An unused connection to a registry: below the keep-alive of the proxies in front of Harbor.
     pub idle_registry_wait: Duration,
-    /// Unused connections kept per connector and core.
+    /// Unused connections kept that long per connector and core …
     pub idle_registry_max: usize,
+    /// … and how long those beyond it are kept, which the next requests of a burst use again.
+    pub surplus_registry_wait: Duration,
     /// After an early answer: how long the rest of the caller's body is read and dropped …
     pub linger_wait: Duration,
     /// … and how much of it.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::hashed::HashedMap;
+use crate::limits::Limits;
 use crate::vocabulary::{Access, Connector, ConnectorRef, Origin};
 
 /// Whose connection it is, and whose login: a connector as its registry knows it.
@@ -101,29 +102,51 @@ impl Hash for Key {
 
 /// Idle connections of one core, the most recently used first.
 pub(crate) struct Pool<T> {
+    /// Those of a key in the order in which they were last used.
     idle: HashedMap<Arc<Key>, Vec<(T, Instant)>>,
-    age_max: Duration,
-    per_key_max: usize,
+    rules: Rules,
+}
+
+/// How long connections are kept unused.
+///
+/// Few stay for as long as their registry allows. A burst needs more of them, and needs them again
+/// at once: each that is closed after one of its requests is dialled for the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    /// How long the last used ones of a key may stay …
+    pub(crate) age_max: Duration,
+    /// … and how many they are.
+    pub(crate) kept_max: usize,
+    /// How long the others may stay.
+    pub(crate) surplus_age_max: Duration,
+}
+
+impl Rules {
+    /// Those that `limits` name.
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self {
+            age_max: limits.idle_registry_wait,
+            kept_max: limits.idle_registry_max,
+            surplus_age_max: limits.surplus_registry_wait,
+        }
+    }
 }
 
 impl<T> Pool<T> {
-    /// A pool that keeps at most `per_key_max` connections a key, each at most `age_max` unused.
-    pub(crate) fn new(age_max: Duration, per_key_max: usize) -> Self {
-        Self { idle: HashedMap::default(), age_max, per_key_max }
+    /// An empty pool.
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self { idle: HashedMap::default(), rules }
     }
 
     /// The connection that was used last under `key`, unless it has been unused for too long.
     pub(crate) fn take(&mut self, key: &Arc<Key>, now: Instant) -> Option<T> {
         let (connection, since) = self.idle.get_mut(key)?.pop()?;
-        (now.duration_since(since) < self.age_max).then_some(connection)
+        (now.duration_since(since) < self.rules.age_max).then_some(connection)
     }
 
-    /// Keeps `connection` for the next request under `key`; one too many is dropped.
+    /// Keeps `connection`, used until `now`, for the next request under `key`.
     pub(crate) fn put(&mut self, key: Arc<Key>, connection: T, now: Instant) {
-        let connections = self.idle.entry(key).or_default();
-        if connections.len() < self.per_key_max {
-            connections.push((connection, now));
-        }
+        self.idle.entry(key).or_default().push((connection, now));
     }
 
     /// Drops what has been unused for too long, what `is_good` finds dead, and everything whose key
@@ -134,10 +157,13 @@ impl<T> Pool<T> {
         is_live: impl Fn(&Key) -> bool,
         is_good: impl Fn(&T) -> bool,
     ) {
-        let age_max = self.age_max;
+        let Rules { age_max, kept_max, surplus_age_max } = self.rules;
         self.idle.retain(|key, connections| {
             let lives = is_live(key);
+            let mut surplus = connections.len().saturating_sub(kept_max);
             connections.retain(|(item, since)| {
+                let age_max = if surplus > 0 { surplus_age_max } else { age_max };
+                surplus = surplus.saturating_sub(1);
                 lives && now.duration_since(*since) < age_max && is_good(item)
             });
             !connections.is_empty()
@@ -164,10 +190,16 @@ mod tests {
         Arc::new(Key { hash: 0, reference, uid, version, origin, trust: 1, purpose }.hashed())
     }
 
+    const RULES: Rules = Rules {
+        age_max: Duration::from_secs(30),
+        kept_max: 2,
+        surplus_age_max: Duration::from_secs(5),
+    };
+
     #[test]
     fn the_last_used_connection_is_used_first_and_no_other_versions() {
         let now = Instant::now();
-        let mut pool = Pool::new(Duration::from_secs(30), 8);
+        let mut pool = Pool::new(RULES);
         pool.put(key("1"), "older", now);
         pool.put(key("1"), "newer", now);
         assert_eq!(pool.take(&key("2"), now), None, "another Secret version has its own");
@@ -191,13 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_or_too_much_or_not_live_is_dropped() {
+    fn what_is_too_old_or_dead_or_of_a_retired_key_is_dropped() {
         let start = Instant::now();
-        let mut pool = Pool::new(Duration::from_secs(30), 2);
-        for connection in 0..3 {
-            pool.put(key("1"), connection, start);
-        }
-        assert_eq!(pool.len(), 2, "one too many");
+        let mut pool = Pool::new(RULES);
+        pool.put(key("1"), 0, start);
+        pool.put(key("1"), 1, start);
         assert_eq!(pool.take(&key("1"), start + Duration::from_secs(30)), None, "too old");
         pool.put(key("2"), 9, start + Duration::from_secs(20));
         pool.expire(start + Duration::from_secs(31), |_| true, |_| true);
@@ -205,5 +235,25 @@ mod tests {
         pool.put(key("3"), 7, start + Duration::from_secs(20));
         pool.expire(start + Duration::from_secs(31), |key| *key.version != *"2", |item| *item != 7);
         assert_eq!(pool.len(), 0, "a retired key and a dead connection are gone");
+    }
+
+    #[test]
+    fn a_burst_finds_its_connections_again_and_few_outlive_it() {
+        let start = Instant::now();
+        let mut pool = Pool::new(RULES);
+        let burst = |pool: &mut Pool<u32>, now| {
+            for connection in 0..64 {
+                pool.put(key("1"), connection, now);
+            }
+        };
+        burst(&mut pool, start);
+        pool.expire(start + Duration::from_secs(4), |_| true, |_| true);
+        let again = start + Duration::from_secs(4);
+        assert!((0..64).all(|_| pool.take(&key("1"), again).is_some()), "none is dialled again");
+        burst(&mut pool, again);
+        pool.expire(again + Duration::from_secs(5), |_| true, |_| true);
+        let later = again + Duration::from_secs(5);
+        let left: Vec<_> = std::iter::from_fn(|| pool.take(&key("1"), later)).collect();
+        assert_eq!(left, [63, 62], "the last used ones");
     }
 }

@@ -33,7 +33,7 @@ use crate::mailbox::{Cores, Entrance, Inbox, LoginQuestion, Mail, Postbox, Quest
 use crate::own::Own;
 use crate::passthrough::Passthrough;
 use crate::pipes::Pipes;
-use crate::pool::{Key, Pool};
+use crate::pool::{self, Key, Pool};
 use crate::resolve::{self, Lookup, Names};
 use crate::rewrite::via;
 use crate::snapshot::{Publisher, Reader, Snapshot};
@@ -358,7 +358,6 @@ impl Seed {
         let missing = || io::Error::other("a core without counters or mailbox");
         let counters = Arc::clone(self.all.get(self.index).ok_or_else(missing)?);
         let postbox = self.postboxes.get(self.index).ok_or_else(missing)?.clone();
-        let Limits { idle_registry_wait, idle_registry_max, .. } = *self.limits;
         Ok(Core {
             index: self.index,
             verdicts: Verdicts::new(self.questions, postbox.clone(), Arc::clone(&counters)),
@@ -370,7 +369,7 @@ impl Seed {
             ),
             logins: Logins::new(self.login_questions, postbox.clone(), Arc::clone(&counters)),
             names: Names::new(self.lookups, postbox),
-            pool: RefCell::new(Pool::new(idle_registry_wait, idle_registry_max)),
+            pool: RefCell::new(Pool::new(pool::Rules::of(&self.limits))),
             pipes: Pipes::new(&self.limits, &counters),
             tls: RefCell::default(),
             own: self.own,
