@@ -274,7 +274,7 @@ async fn linger(inbound: &Inbound, limits: &Limits) {
     socket.finish();
     let mut left = limits.linger_bytes_max;
     let mut dropped = vec![0; LINGER_READ_BYTES];
-    let all_dropped = async {
+    let all_dropped = pin!(async {
         while left > 0 {
             match socket.try_discard(&mut dropped) {
                 Ok(0) => return,
@@ -288,7 +288,7 @@ async fn linger(inbound: &Inbound, limits: &Limits) {
             }
             socket.fairly().await;
         }
-    };
+    });
     // However it ends, the connection is closed now.
     let _ = within(limits.linger_wait, all_dropped).await;
 }

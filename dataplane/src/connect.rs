@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -128,11 +129,12 @@ async fn dial_at(
     if core.own.is_loop_name(&origin.host) {
         return Err(Kind::Loop);
     }
-    let dialled = within(core.limits.connect_total_wait, async {
+    let dialling = pin!(async {
         let addresses = core.names.addresses(&origin.host, origin.port, &core.limits).await?;
         let socket = first_reachable(&addresses, reach, core).await?;
         secured(socket, origin, connector, core).await
     });
+    let dialled = within(core.limits.connect_total_wait, dialling);
     let transport = dialled.await.unwrap_or(Err(Kind::RegistryUnreachable))?;
     core.counters.dials.add(1);
     Ok(Outlet { transport, buffer: Buffer::default(), key, reused: false })

@@ -5,6 +5,7 @@
 //! is too long ends the connection. The alert that says why is worth a try, not a wait.
 
 use std::io::IoSlice;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,8 @@ pub(crate) async fn greet(
     meant: Meant,
     core: &Core,
 ) -> Result<Transport, Kind> {
-    let greeted = within(core.limits.handshake_wait, agree(transport, buffer, meant, core)).await;
+    let agreed = pin!(agree(transport, buffer, meant, core));
+    let greeted = within(core.limits.handshake_wait, agreed).await;
     let greeted = greeted.unwrap_or(Err(Kind::HandshakeFailed));
     match &greeted {
         Ok(_) => core.counters.handshakes.add(1),

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -89,11 +89,14 @@ pub(crate) async fn sleep(duration: Duration) {
 /// everything this file offers may be dropped without losing a byte, but for [`Socket::receive`].
 ///
 /// A wait of seconds may be given up a fraction of a second late.
-pub(crate) async fn within<F: Future>(wait: Duration, future: F) -> Option<F::Output> {
+///
+/// Whoever waits pins `future` where it is made: an async function keeps what it is given and what
+/// it then pins apart, and every task would have room for both.
+pub(crate) async fn within<F: Future + Unpin>(wait: Duration, mut future: F) -> Option<F::Output> {
     if wait < SHARP_BELOW {
         return Box::pin(monoio::time::timeout(wait, future)).await.ok();
     }
-    until(wait, pin!(future), || false).await
+    until(wait, Pin::new(&mut future), || false).await
 }
 
 /// The outcome of `future`, or `None` when it takes longer than `wait` or when `stop` says so:

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join;
@@ -77,7 +78,8 @@ impl Passthrough {
 /// A connection to `origin`, which [`Passthrough::check`] lets pass.
 pub(crate) async fn dial(origin: &Origin, core: &Core) -> Result<Socket, Kind> {
     // A name may have any number of addresses.
-    let dialled = within(core.limits.connect_total_wait, first_reachable(origin, core)).await;
+    let reached = pin!(first_reachable(origin, core));
+    let dialled = within(core.limits.connect_total_wait, reached).await;
     dialled.unwrap_or(Err(Kind::HostUnreachable))
 }
 

@@ -77,7 +77,7 @@ pub(crate) async fn ask_with(
         Method::Put => limits.upload_answer_wait,
         _ => limits.answer_wait,
     };
-    match within(wait, read_answer(outlet, method, limits)).await {
+    match within(wait, pin!(read_answer(outlet, method, limits))).await {
         Some(answered) => answered,
         None if sent.is_ok() => Err(Unanswered::Failed(Kind::RegistrySilent)),
         None => Err(Unanswered::Closed),
@@ -167,7 +167,8 @@ pub(crate) async fn relay(
         limits: &core.limits,
         pipes: &core.pipes,
     };
-    passage.run().await
+    // On the heap, because most requests are answered by what came whole with its head.
+    Box::pin(passage.run()).await
 }
 
 /// How long a body is that came whole with its head, and may leave with it.
@@ -205,7 +206,7 @@ pub(crate) async fn swallow(outlet: &mut Outlet, framing: Framing, limits: &Limi
             }
         }
     };
-    framing != Framing::UntilClose && within(SWALLOW_WAIT, swallowed).await.unwrap_or(false)
+    framing != Framing::UntilClose && within(SWALLOW_WAIT, pin!(swallowed)).await.unwrap_or(false)
 }
 
 /// Reads a body of at most `bytes_max` into memory, to be wiped with it. `None`: it is longer,
@@ -247,7 +248,7 @@ pub(crate) async fn gather(
             }
         }
     };
-    within(limits.answer_wait, gathered).await.flatten()?;
+    within(limits.answer_wait, pin!(gathered)).await.flatten()?;
     Some(body)
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ impl Socket {
             waves::send(Rc::clone(&self.inner), bytes).await
         } else {
             // It waits with the others until this core enters the kernel.
-            match within(wait, inner.write(bytes)).await {
+            match within(wait, pin!(inner.write(bytes))).await {
                 Some(sent) => sent,
                 None => return (Err(io::ErrorKind::TimedOut.into()), Bytes::new()),
             }
@@ -273,7 +274,7 @@ impl AsFd for Socket {
 }
 
 async fn timely(wait: Duration, ready: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    within(wait, ready).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+    within(wait, pin!(ready)).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A silent peer is probed after this long, so often, so many times: about two minutes in all.
@@ -352,12 +353,12 @@ mod tests {
                 let mut received = Vec::new();
                 far.read_to_end(&mut received).map(|_| received)
             });
-            let read = within(WAIT, async {
+            let read = async {
                 while !reading.is_finished() {
                     sleep(Duration::from_millis(1)).await;
                 }
-            });
-            read.await.expect("the connection ended");
+            };
+            within(WAIT, pin!(read)).await.expect("the connection ended");
             let received = reading.join().unwrap().unwrap();
             assert!(received.is_empty() || received == b"once");
         });

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use futures_channel::oneshot;
 
 use super::*;
+use crate::accept::Inbound;
 use crate::balance::Place;
 use crate::buffer::Buffer;
 use crate::io::Socket;
@@ -60,6 +61,26 @@ fn the_memory_of_a_connection_is_a_decision() {
     // A task holds this for as long as its connection lives: whoever makes it grow, or shrink,
     // says so here.
     assert!((600..1_200).contains(&bytes), "the future has {bytes} bytes");
+}
+
+#[test]
+fn the_memory_of_an_exchange_is_a_decision() {
+    on_each_driver(|_| async {
+        let core = Rc::new(seed().core().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = listener.local_addr().unwrap();
+        let socket = Socket::connect(peer, Duration::from_secs(5)).await.unwrap();
+        let mut inbound = Inbound {
+            transport: Transport::Plain(socket),
+            buffer: Buffer::default(),
+            peer,
+            transfer: None,
+            interception: None,
+        };
+        let bytes = size_of_val(&crate::exchange::one(&mut inbound, &core));
+        // Every request moves it once and fills it: what is rare in it belongs on the heap.
+        assert!((1_200..1_950).contains(&bytes), "the future has {bytes} bytes");
+    });
 }
 
 /// What `core` answers to `requests`, one after another; after each `seen` is asked.
