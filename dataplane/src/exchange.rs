@@ -76,8 +76,10 @@ pub(crate) async fn one(inbound: &mut Inbound, core: &Core) -> Next {
             return Next::Move(index, transfer);
         }
     };
-    // What begins a long transfer is no reason for long transfers to go in smaller pieces.
-    if transfer.is_none() {
+    // What leads to a long transfer is no reason for long transfers to go in smaller pieces.
+    let begins_upload =
+        (parsed.head.method, parsed.target.route()) == (Method::Post, Route::Upload);
+    if transfer.is_none() && !begins_upload {
         io::note_small();
     }
     inbound.buffer.consume(parsed.length);

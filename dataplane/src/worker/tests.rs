@@ -111,10 +111,11 @@ fn only_a_small_request_makes_bodies_go_in_smaller_pieces() {
         let blob = format!("GET {repository}/blobs/sha256:{}", "0".repeat(64));
         let manifest = format!("HEAD {repository}/manifests/latest");
         let most = core_io::copied_max();
-        let requests = [&*blob, &*blob, &*manifest];
+        let upload = format!("POST {repository}/blobs/uploads/");
+        let requests = [&*blob, &*upload, &*blob, &*manifest];
         let seen = exchange(&core, &requests, core_io::copied_max).await;
-        assert_eq!(seen[..2], [most; 2], "what begins a body is no small request");
-        assert!(seen[2] < most, "a small request is one");
+        assert_eq!(seen[..3], [most; 3], "what leads to a body is no small request");
+        assert!(seen[3] < most, "a small request is one");
     });
 }
 
