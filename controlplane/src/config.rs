@@ -263,6 +263,8 @@ impl ProxyFlags {
             idle_registry_max: 32,
             // … but a burst does not dial for one request what it closed after another.
             surplus_registry_wait: Duration::from_secs(5),
+            // More than a core has under way at one time, as a rule.
+            burst_registry_max: 256,
             linger_wait: bounds.linger_seconds,
             linger_bytes_max: 64 << 20,
             manifest_bytes_max: bounds.manifest_bytes,

@@ -76,6 +76,7 @@ pub fn limits() -> Limits {
         idle_registry_wait: wait,
         idle_registry_max: 1,
         surplus_registry_wait: wait,
+        burst_registry_max: 1,
         linger_wait: wait,
         linger_bytes_max: 1,
         manifest_bytes_max: 8 * 1024 * 1024,

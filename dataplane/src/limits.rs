@@ -55,6 +55,8 @@ pub struct Limits {
     pub idle_registry_max: usize,
     /// … and how long those beyond it are kept, which the next requests of a burst use again.
     pub surplus_registry_wait: Duration,
+    /// Unused connections kept per connector and core, however short.
+    pub burst_registry_max: usize,
     /// After an early answer: how long the rest of the caller's body is read and dropped …
     pub linger_wait: Duration,
     /// … and how much of it.

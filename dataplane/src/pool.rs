@@ -117,8 +117,10 @@ pub(crate) struct Rules {
     pub(crate) age_max: Duration,
     /// … and how many they are.
     pub(crate) kept_max: usize,
-    /// How long the others may stay.
+    /// How long the others may stay …
     pub(crate) surplus_age_max: Duration,
+    /// … and how many all of a key may be: what is closed at one time keeps its core busy.
+    pub(crate) most: usize,
 }
 
 impl Rules {
@@ -128,6 +130,7 @@ impl Rules {
             age_max: limits.idle_registry_wait,
             kept_max: limits.idle_registry_max,
             surplus_age_max: limits.surplus_registry_wait,
+            most: limits.burst_registry_max,
         }
     }
 }
@@ -144,9 +147,13 @@ impl<T> Pool<T> {
         (now.duration_since(since) < self.rules.age_max).then_some(connection)
     }
 
-    /// Keeps `connection`, used until `now`, for the next request under `key`.
+    /// Keeps `connection`, used until `now`, for the next request under `key`; one too many is
+    /// dropped.
     pub(crate) fn put(&mut self, key: Arc<Key>, connection: T, now: Instant) {
-        self.idle.entry(key).or_default().push((connection, now));
+        let connections = self.idle.entry(key).or_default();
+        if connections.len() < self.rules.most {
+            connections.push((connection, now));
+        }
     }
 
     /// Drops what has been unused for too long, what `is_good` finds dead, and everything whose key
@@ -157,7 +164,7 @@ impl<T> Pool<T> {
         is_live: impl Fn(&Key) -> bool,
         is_good: impl Fn(&T) -> bool,
     ) {
-        let Rules { age_max, kept_max, surplus_age_max } = self.rules;
+        let Rules { age_max, kept_max, surplus_age_max, .. } = self.rules;
         self.idle.retain(|key, connections| {
             let lives = is_live(key);
             let mut surplus = connections.len().saturating_sub(kept_max);
@@ -194,6 +201,7 @@ mod tests {
         age_max: Duration::from_secs(30),
         kept_max: 2,
         surplus_age_max: Duration::from_secs(5),
+        most: 64,
     };
 
     #[test]
@@ -242,11 +250,12 @@ mod tests {
         let start = Instant::now();
         let mut pool = Pool::new(RULES);
         let burst = |pool: &mut Pool<u32>, now| {
-            for connection in 0..64 {
+            for connection in 0..=64 {
                 pool.put(key("1"), connection, now);
             }
         };
         burst(&mut pool, start);
+        assert_eq!(pool.len(), 64, "one too many");
         pool.expire(start + Duration::from_secs(4), |_| true, |_| true);
         let again = start + Duration::from_secs(4);
         assert!((0..64).all(|_| pool.take(&key("1"), again).is_some()), "none is dialled again");
